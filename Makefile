@@ -1,0 +1,78 @@
+# NanoClaw OS. `make help` lists the targets; every one of them works from a bare clone.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+PROTOS := $(sort $(wildcard protos/nanoclaw/*/v1/*.proto))
+
+.PHONY: help demo up stop status test test-crash check lint format types walls stubs-in-step protos bench requirements clean
+
+help: ## list the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# A requirements file with hashes decides what is installed; our own code is linked, not copied.
+$(READY): requirements/dev.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] else "NanoClaw OS needs Python 3.11 or newer: make PYTHON=/path/to/python3.11 …")'
+	@echo "setting up $(VENV) (once)"
+	@$(PYTHON) -m venv --clear $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: $(READY) ## the main job: governed tasks from INBOX to DONE through four services, live in the terminal
+	@$(BIN)/nanoclaw demo
+
+up: $(READY) ## start the four services in the foreground, on loopback ports 50051-50054 (Ctrl-C stops them)
+	@$(BIN)/nanoclaw up
+
+stop: $(READY) ## stop what `make up` or `nanoclaw up --detach` started
+	@$(BIN)/nanoclaw stop
+
+status: $(READY) ## what is running and where the tasks are
+	@$(BIN)/nanoclaw status
+
+test: $(READY) ## the tests (under two minutes)
+	$(BIN)/python -m pytest
+
+test-crash: $(READY) ## the crash sweep: services and agents killed at random moments (under ten minutes)
+	$(BIN)/python -m pytest -m crash --timeout 900
+
+check: lint types walls stubs-in-step test ## everything that must be green before a change lands
+
+lint: $(READY) ## format and lint
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+format: $(READY) ## write the format and the lint fixes
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+types: $(READY) ## mypy, strict
+	$(BIN)/mypy
+
+walls: $(READY) ## import-linter: who may import whom
+	$(BIN)/lint-imports
+
+protos: $(READY) ## generate the stubs in libs/nanoclaw from protos/
+	$(BIN)/python -m grpc_tools.protoc -Iprotos --python_out=libs --grpc_python_out=libs \
+	  --plugin=protoc-gen-mypy=$(BIN)/protoc-gen-mypy --plugin=protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc \
+	  --mypy_out=quiet:libs --mypy_grpc_out=quiet:libs $(PROTOS)
+
+stubs-in-step: $(READY) ## fail if the committed stubs are not what the protos give
+	$(BIN)/python -m pytest tests/protos
+
+bench: $(READY) ## measure what docs/promises.md promises, as ratios in one run; writes bench/results/latest.json
+	$(BIN)/python -m bench
+
+requirements: $(READY) ## compile requirements/*.txt anew from pyproject.toml
+	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --upgrade -o requirements/main.txt -q
+	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --upgrade -o requirements/dev.txt -q
+	$(BIN)/python -c 'import tomllib; print("\n".join(tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["agent"]))' \
+	  | $(BIN)/uv pip compile - --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --upgrade -o requirements/agent.txt -q
+
+clean: ## remove the virtual environment, caches and ./var (asks first)
+	@read -r -p "remove $(VENV), caches and ./var with all tasks in it? [y/N] " answer && [ "$$answer" = y ]
+	rm -rf $(VENV) var .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
