@@ -1,0 +1,201 @@
+"""Keeps the four services running as one group of processes on this machine: start, watch, restart, stop."""
+
+import asyncio
+import fcntl
+import json
+import os
+import signal
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc.aio
+import structlog
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from nanoclaw_cli.processes import is_process, process_start, signal_process
+from nanoclaw_cli.services import SERVICES, Service
+from nanoclaw_core.errors import Kind, NanoclawError
+
+log = structlog.get_logger()
+
+STOP_GRACE_SECONDS = 10.0
+START_SECONDS = 30.0
+STABLE_SECONDS = 60.0
+BACKOFF_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
+
+Notice = Callable[[str, str], None]
+"""Told of each change: a service's name and what became of it: starting, serving, crashed, stopped."""
+
+
+@dataclass
+class Supervisor:
+    """The services under one NANOCLAW_HOME.
+
+    command: what runs a Python module, `[interpreter]`. environ: what each service gets, to which home and, with
+    `ports`, a loopback address each are added. Raises ALREADY_RUNNING where another supervisor holds the home.
+    """
+
+    home: Path
+    command: list[str]
+    environ: Mapping[str, str]
+    ports: bool = False
+    notice: Notice = lambda name, what: None
+    _processes: dict[str, asyncio.subprocess.Process] = field(default_factory=dict)
+    _watches: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+    restarts: dict[str, int] = field(default_factory=dict)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator["Supervisor"]:
+        """The services, started and serving; stopped on the way out, whatever happens inside."""
+        for folder in ("run", "logs"):
+            (self.home / folder).mkdir(parents=True, exist_ok=True, mode=0o750)
+        with (self.home / "run" / "supervisor.lock").open("w") as lock:
+            _hold(lock.fileno(), self.home)
+            stop_orphans(self.home)
+            try:
+                for service in SERVICES:
+                    await self._start(service)
+                await asyncio.gather(*(self._until_serving(service) for service in SERVICES))
+                yield self
+            finally:
+                await self.stop()
+
+    async def _start(self, service: Service) -> None:
+        self.notice(service.name, "starting")
+        environ = {**self.environ, "NANOCLAW_HOME": str(self.home)}
+        if self.ports:
+            environ.setdefault(f"{service.prefix}LISTEN", f"{service.target(self.home)},127.0.0.1:{service.port}")
+        with service.log(self.home).open("ab") as output:
+            process = await asyncio.create_subprocess_exec(
+                *self.command,
+                "-m",
+                service.module,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env=environ,
+                start_new_session=True,  # Ctrl-C reaches us alone; we stop them in order
+            )
+        self._processes[service.name] = process
+        self._record()
+        if service.name not in self._watches:
+            self._watches[service.name] = asyncio.create_task(self._watch(service))
+
+    async def _watch(self, service: Service) -> None:
+        loop = asyncio.get_running_loop()
+        failures = 0
+        while True:
+            began = loop.time()
+            code = await self._processes[service.name].wait()
+            failures = 0 if loop.time() - began > STABLE_SECONDS else failures + 1
+            pause = BACKOFF_SECONDS[min(failures, len(BACKOFF_SECONDS) - 1)]
+            self.notice(service.name, f"crashed (exit {code}), again in {pause:g} s")
+            log.warning("service_crashed", service=service.name, exit_code=code, restart_in_seconds=pause)
+            await asyncio.sleep(pause)
+            self.restarts[service.name] = self.restarts.get(service.name, 0) + 1
+            await self._start(service)
+            await self._until_serving(service)
+
+    async def _until_serving(self, service: Service) -> None:
+        deadline = asyncio.get_running_loop().time() + START_SECONDS
+        while not await is_serving(service, self.home):
+            process = self._processes[service.name]
+            if process.returncode is not None or asyncio.get_running_loop().time() > deadline:
+                raise NanoclawError(
+                    Kind.UNAVAILABLE,
+                    "SERVICE_DID_NOT_START",
+                    f"{service.name} does not serve: {last_line(service.log(self.home))}",
+                    next_step=f"read {service.log(self.home)}",
+                )
+            await asyncio.sleep(0.03)
+        self.notice(service.name, "serving")
+
+    def _record(self) -> None:
+        pids = {name: process.pid for name, process in self._processes.items()}
+        write_state(self.home, {"supervisor": os.getpid(), **pids})
+
+    async def stop(self) -> None:
+        """SIGTERM in reverse order, a grace of 10 s each, then SIGKILL."""
+        for watch in self._watches.values():
+            watch.cancel()
+        await asyncio.gather(*self._watches.values(), return_exceptions=True)
+        self._watches.clear()
+        for service in reversed(SERVICES):
+            process = self._processes.pop(service.name, None)
+            if process is None or process.returncode is not None:
+                continue
+            process.terminate()
+            try:
+                await asyncio.wait_for(process.wait(), STOP_GRACE_SECONDS)
+            except TimeoutError:
+                process.kill()
+                await process.wait()
+            self.notice(service.name, "stopped")
+        _state_file(self.home).unlink(missing_ok=True)
+
+
+async def is_serving(service: Service, home: Path, timeout: float = 1.0) -> bool:
+    """Whether grpc.health.v1 of the service says SERVING within `timeout` seconds; needs no credential."""
+    if not service.socket(home).exists():
+        return False
+    async with grpc.aio.insecure_channel(service.target(home)) as channel:
+        try:
+            check: Any = health_pb2_grpc.HealthStub(channel)  # its published types lack the methods
+            answer = await check.Check(health_pb2.HealthCheckRequest(), timeout=timeout)
+        except grpc.aio.AioRpcError:
+            return False
+    return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+
+def last_line(path: Path) -> str:
+    """The last line of a log, for an error message; empty if there is none."""
+    try:
+        lines = path.read_text(errors="replace").strip().splitlines()
+    except FileNotFoundError:
+        return ""
+    return lines[-1][:500] if lines else ""
+
+
+def read_state(home: Path) -> dict[str, tuple[int, str]]:
+    """Who runs for the home: name → (pid, start time as /proc gives it); those that are gone are left out."""
+    try:
+        recorded = json.loads(_state_file(home).read_text())
+    except (FileNotFoundError, ValueError):
+        return {}
+    found = {name: (int(entry["pid"]), str(entry["start"])) for name, entry in recorded.items()}
+    return {name: who for name, who in found.items() if is_process(*who)}
+
+
+def write_state(home: Path, pids: Mapping[str, int]) -> None:
+    """Records who runs, with each start time, so that a reused pid is never taken for ours."""
+    entries = {name: {"pid": pid, "start": process_start(pid)} for name, pid in pids.items()}
+    temporary = _state_file(home).with_suffix(".tmp")
+    temporary.write_text(json.dumps(entries))
+    temporary.replace(_state_file(home))
+
+
+def stop_orphans(home: Path) -> None:
+    """Ends services that a killed supervisor left behind: SIGKILL is safe, every service recovers from it."""
+    for name, (pid, start) in read_state(home).items():
+        if name != "supervisor":
+            signal_process(pid, start, signal.SIGKILL)
+    _state_file(home).unlink(missing_ok=True)
+
+
+def _state_file(home: Path) -> Path:
+    return home / "run" / "supervisor.json"
+
+
+def _hold(lock: int, home: Path) -> None:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise NanoclawError(
+            Kind.PRECONDITION,
+            "ALREADY_RUNNING",
+            f"the services of {home} are running already",
+            next_step="use `nanoclaw status`, or `nanoclaw stop`, or set NANOCLAW_HOME to another folder",
+        ) from None
