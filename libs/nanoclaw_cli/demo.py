@@ -1,0 +1,208 @@
+"""The main job, live in the terminal: governed tasks from INBOX to DONE through four services and their agents."""
+
+import asyncio
+import contextlib
+import os
+import sys
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from nanoclaw.broker.v1 import broker_pb2_grpc
+from nanoclaw.governance.v1 import governance_pb2 as pb
+from nanoclaw.governance.v1 import governance_pb2_grpc
+from nanoclaw_cli import scenario, trace_view
+from nanoclaw_cli.board import Board, state_name
+from nanoclaw_cli.collector import Collector
+from nanoclaw_cli.services import SERVICES
+from nanoclaw_cli.supervisor import Supervisor
+from nanoclaw_core.errors import NanoclawError
+from nanoclaw_rpc import connect
+from nanoclaw_store import verify
+
+PATIENCE_SECONDS = 55.0
+
+
+@dataclass
+class Demo:
+    """One run of the demo; ids carry its start time, so that it can be run again over the same data."""
+
+    home: Path
+    console: Console
+    environ: Mapping[str, str]
+    run_id: str = field(default_factory=lambda: f"demo-{datetime.now(UTC):%Y%m%d-%H%M%S}")
+    board: Board = field(default_factory=Board)
+    paths: dict[str, list[str]] = field(default_factory=dict)
+    refusals: dict[str, str] = field(default_factory=dict)
+    _live: Live | None = None
+
+    async def run(self) -> bool:
+        """Starts everything, waits for the end, shows it, stops everything. Answers whether all is where it must be."""
+        self.board.headline = f"NanoClaw OS demo · data in {self.home}"
+        (self.home / "logs").mkdir(parents=True, exist_ok=True)
+        collector = Collector(self.home / "logs" / "traces.jsonl")
+        async with collector.serving() as endpoint:
+            ours = "OTEL_EXPORTER_OTLP_ENDPOINT" not in self.environ
+            environ = {**self.environ, **({"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint} if ours else {})}
+            supervisor = Supervisor(self.home, [sys.executable], environ, notice=self._service)
+            with self._view():
+                async with supervisor.running():
+                    async with asyncio.timeout(PATIENCE_SECONDS):
+                        await self._play()
+                    await self._read_histories()
+            return self._show(collector if ours else None, self.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT", ""))
+
+    @contextlib.contextmanager
+    def _view(self) -> "contextlib.Generator[None]":
+        if not self.console.is_terminal:  # a pipe or CI: the facts as lines
+            yield
+            return
+        with Live(get_renderable=self.board.render, console=self.console, refresh_per_second=8) as self._live:
+            yield
+
+    def _service(self, name: str, what: str) -> None:
+        self.board.services[name] = what
+        if self._live is None and what in ("serving", "stopped"):
+            self.console.print(f"{name}: {what}")
+
+    def _fact(self, text: str) -> None:
+        self.board.facts.append(text)
+        if self._live is None:
+            self.console.print(text, markup=False)
+
+    @contextlib.asynccontextmanager
+    async def _governance(self) -> "AsyncIterator[governance_pb2_grpc.GovernanceServiceAsyncStub]":
+        async with connect(SERVICES[0].target(self.home), token_file=self._token()) as channel:
+            yield governance_pb2_grpc.GovernanceServiceStub(channel)
+
+    def _token(self) -> Path:
+        return self.home / "secrets" / "operators" / "founder.token"
+
+    async def _play(self) -> None:
+        stories = scenario.stories(self.run_id)
+        async with (
+            self._governance() as governance,
+            connect(SERVICES[1].target(self.home), token_file=self._token()) as channel,
+        ):
+            head = (await governance.GetStatus(pb.GetStatusRequest())).head
+            watching = asyncio.create_task(self._watch(governance, head, {s.request.id for s in stories if s.states}))
+            try:
+                alive, killed = scenario.products(self.run_id)
+                await governance.CreateProduct(alive)
+                await governance.CreateProduct(killed)
+                await governance.UpdateProduct(
+                    pb.UpdateProductRequest(
+                        request_id=f"{self.run_id}-kill", product_id=killed.id, status=pb.PRODUCT_STATUS_KILLED
+                    )
+                )
+                await broker_pb2_grpc.BrokerServiceStub(channel).Grant(scenario.grant(self.run_id))
+                for story in stories:
+                    await self._load(governance, story)
+                await watching
+            finally:
+                watching.cancel()
+
+    async def _load(self, governance: "governance_pb2_grpc.GovernanceServiceAsyncStub", story: scenario.Story) -> None:
+        try:
+            await governance.CreateTask(story.request)
+        except NanoclawError as error:
+            self.refusals[story.request.id] = error.reason
+            self._fact(f"{story.request.id}  refused: {error.reason}: {error.message}")
+            return
+        for state in (pb.TASK_STATE_TRIAGED, pb.TASK_STATE_READY):
+            await self._move(governance, story.request.id, state, "the founder wants it")
+
+    async def _move(
+        self,
+        governance: "governance_pb2_grpc.GovernanceServiceAsyncStub",
+        task_id: str,
+        state: "pb.TaskState.ValueType",
+        reason: str,
+    ) -> None:
+        await governance.TransitionTask(
+            pb.TransitionTaskRequest(
+                request_id=f"{task_id}-{state_name(state)}", task_id=task_id, to_state=state, reason=reason
+            )
+        )
+
+    async def _watch(
+        self,
+        governance: "governance_pb2_grpc.GovernanceServiceAsyncStub",
+        head: pb.Cursor,
+        waiting: set[str],
+    ) -> None:
+        """Follows the log until every task waited for is DONE; unblocks as a person would."""
+        async for row in governance.WatchTasks(pb.WatchTasksRequest(cursor=head)):
+            fact = row.activity
+            if not fact.task_id.startswith(self.run_id):
+                continue
+            self.board.tasks[fact.task_id] = (await governance.GetTask(pb.GetTaskRequest(task_id=fact.task_id))).task
+            if fact.action != "transition":
+                continue
+            states = f"{state_name(fact.from_state)} → {state_name(fact.to_state)}"
+            reason = fact.reason.partition("\n")[0][:80]
+            self._fact(f"{fact.task_id}  {states:<20} {fact.principal:<18} {reason}")
+            if fact.to_state == pb.TASK_STATE_BLOCKED:
+                await self._move(governance, fact.task_id, pb.TASK_STATE_DOING, "credits belong to the 2026 ledger")
+            if fact.to_state == pb.TASK_STATE_DONE:
+                waiting.discard(fact.task_id)
+            if not waiting:
+                return
+
+    async def _read_histories(self) -> None:
+        async with self._governance() as governance:
+            for task_id in self.board.tasks:
+                answer = await governance.ListActivities(pb.ListActivitiesRequest(task_id=task_id, page_size=200))
+                moves = [fact for fact in answer.activities if fact.action in ("create", "transition")]
+                self.paths[task_id] = [state_name(fact.to_state) for fact in moves]
+
+    def _show(self, collector: Collector | None, endpoint: str) -> bool:
+        """Each task's history, the log's verification and the trace; answers whether all is as it must be."""
+        table = Table(title="what happened", title_justify="left")
+        for heading in ("task", "what it shows", "its path", "as it must be"):
+            table.add_column(heading)
+        right = []
+        for story in scenario.stories(self.run_id):
+            path = self.paths.get(story.request.id, [])
+            refusal = self.refusals.get(story.request.id, "")
+            right.append(refusal == story.refusal and tuple(path) == story.states)
+            table.add_row(
+                story.request.id,
+                story.name,
+                " → ".join(path) or f"refused: {refusal}",
+                "yes" if right[-1] else "[red]no",
+            )
+        self.console.print(table)
+        report = verify(self.home / "store" / "nanoclaw.db")
+        rows = sum(part.rows for part in report.slices)
+        self.console.print(
+            f"log: {rows} rows, chain whole, state equals the fold of the log"
+            if report.ok
+            else f"[red]log broken: {report.findings[:3]}"
+        )
+        self._show_trace(collector, endpoint)
+        return all(right) and report.ok
+
+    def _show_trace(self, collector: Collector | None, endpoint: str) -> None:
+        first = self.board.tasks.get(f"{self.run_id}-1")
+        if first is None:
+            return
+        trace_id = first.traceparent.split("-")[1] if first.traceparent else ""
+        if collector is None:
+            self.console.print(f"trace of {first.id}: {trace_id}, sent to {endpoint}")
+            return
+        self.console.print(trace_view.tree(collector.trace(trace_id), f"trace {trace_id}: {first.title}"))
+        self.console.print(
+            f"all spans are in {collector.file}; to see them in Jaeger, run one that takes OTLP on port 4317, then\n"
+            f"  OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:4317 make demo"
+        )
+
+
+async def demo(home: Path, console: Console, environ: Mapping[str, str] = os.environ) -> bool:
+    """Runs the demo over `home`. Raises NanoclawError where a service does not start, TimeoutError after 55 s."""
+    return await Demo(home, console, environ).run()
