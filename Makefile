@@ -8,7 +8,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 PROTOS := $(sort $(wildcard protos/nanoclaw/*/v1/*.proto))
 
-.PHONY: help demo up stop status test test-crash check lint format types walls stubs-in-step protos bench requirements clean
+.PHONY: help demo up up-detached stop status test test-crash check lint format types walls stubs-in-step protos bench requirements clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,7 +28,10 @@ demo: $(READY) ## the main job: governed tasks from INBOX to DONE through four s
 up: $(READY) ## start the four services in the foreground, on loopback ports 50051-50054 (Ctrl-C stops them)
 	@$(BIN)/nanoclaw up
 
-stop: $(READY) ## stop what `make up` or `nanoclaw up --detach` started
+up-detached: $(READY) ## the same in the background, waiting until all serve (`make stop` ends it)
+	@$(BIN)/nanoclaw up --detach
+
+stop: $(READY) ## stop what `make up` or `make up-detached` started
 	@$(BIN)/nanoclaw stop
 
 status: $(READY) ## what is running and where the tasks are

@@ -1,0 +1,49 @@
+"""All four services as processes under the real supervisor, over a home of the test's own."""
+
+import os
+import shutil
+import socket
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from nanoclaw_cli.services import SERVICES
+from nanoclaw_cli.supervisor import Supervisor
+
+
+@pytest.fixture
+def short_home() -> Iterator[Path]:
+    """A NANOCLAW_HOME with a path short enough for unix sockets."""
+    home = Path(tempfile.mkdtemp(prefix="nc-", dir="/tmp"))
+    yield home
+    shutil.rmtree(home, ignore_errors=True)
+
+
+@pytest.fixture
+def environ() -> dict[str, str]:
+    """The environment that services get: ours, without settings of a developer's shell."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("NANOCLAW_", "OTEL_"))}
+
+
+@pytest.fixture
+def ports(short_home: Path, environ: dict[str, str]) -> dict[str, int]:
+    """A free loopback port for each service, also put into its LISTEN setting."""
+    taken = [socket.socket() for _ in SERVICES]
+    for one in taken:
+        one.bind(("127.0.0.1", 0))
+    found = {service.name: one.getsockname()[1] for service, one in zip(SERVICES, taken, strict=True)}
+    for one in taken:
+        one.close()
+    for service in SERVICES:
+        environ[f"{service.prefix}LISTEN"] = f"{service.target(short_home)},127.0.0.1:{found[service.name]}"
+    return found
+
+
+@pytest.fixture
+async def system(short_home: Path, environ: dict[str, str]) -> AsyncIterator[Supervisor]:
+    """The four services, serving."""
+    async with Supervisor(short_home, [sys.executable], environ).running() as supervisor:
+        yield supervisor
