@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from nanoclaw_agent.client import Client
 from nanoclaw_agent.environment import Environment
 from nanoclaw_agent.mailbox import LONGEST_WAIT, Mailbox

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from nanoclaw_agent.environment import Environment
 from nanoclaw_agent.prompt import EXECUTOR, REVIEWER, Assignment
 from nanoclaw_agent.session import Opening, parse_result, print_result

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from nanoclaw_agent import wire
 from nanoclaw_agent.client import Client
 from nanoclaw_agent.environment import Environment
