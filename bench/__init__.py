@@ -1,0 +1,1 @@
+"""What docs/promises.md promises about speed, measured as ratios in one run: `python -m bench`."""
