@@ -20,7 +20,8 @@ class Assignment(NamedTuple):
     task: the task's fields as in `gov_pipeline.json` (id, title, description, state, gate, version, …); more may be
     there. role: `executor` works and hands in; `reviewer` approves, sends back or blocks. reason: why an executor is
     started again: the reviewer's words, or why it was unblocked; empty the first time. context: a reviewer's context
-    pack, GetContextPackResponse as JSON. gate: the gate that a reviewer decides, in the words of the files (Security).
+    pack, GetContextPackResponse as JSON. gate: the gate that a reviewer decides, in the words of the files (Security);
+    the task's own where it is left out.
     """
 
     task: Mapping[str, Any]
@@ -56,10 +57,10 @@ class Assignment(NamedTuple):
         context = value.get("context")
         return cls(
             task=value["task"],
-            role=str(value.get("role") or EXECUTOR),
+            role=str(value.get("role") or role_of(value["task"])),
             reason=str(value.get("reason") or ""),
             context=context if isinstance(context, dict) else {},
-            gate=str(value.get("gate") or ""),
+            gate=str(value.get("gate") or value["task"].get("gate") or ""),
         )
 
     def render(self, text: str = "") -> str:
@@ -87,3 +88,8 @@ class Assignment(NamedTuple):
             " it in: gov_transition to REVIEW, with a reason that sums up what you did. Where you can't go on:"
             " gov_transition to BLOCKED, with the reason."
         )
+
+
+def role_of(task: Mapping[str, Any]) -> str:
+    """What a task in this state is started for: its review in APPROVAL, else its work."""
+    return REVIEWER if str(task.get("state", "")).endswith("APPROVAL") else EXECUTOR

@@ -1,0 +1,133 @@
+"""The reference executor: follows its task's plan, notes what it did, hands the work in."""
+
+import json
+import time
+import zlib
+from collections.abc import Callable
+
+from nanoclaw_agent.client import Client
+from nanoclaw_agent.folder import Folder
+from nanoclaw_agent.plan import Step, read_plan
+from nanoclaw_agent.prompt import Assignment
+from nanoclaw_agent.response import DENIED, Response
+
+SUMMARY_LIMIT = 4000
+
+PASSING = frozenset({"BUSY", "RATE_LIMITED", "RATE_LIMIT", "UNAVAILABLE", "BREAKER_OPEN", "CIRCUIT_OPEN", "DEADLINE"})
+"""Codes of refusals that another attempt, after the dispatcher's backoff, may not meet."""
+
+UNANSWERED = frozenset({"NO_ANSWER", "MAILBOX_UNAVAILABLE", "BAD_RESPONSE", "INTERNAL"})
+"""Codes that say nothing about the request itself."""
+
+
+class GaveUp(Exception):
+    """The agent can't finish; its message is the last line that it writes. The dispatcher tries again."""
+
+
+class Blocked(Exception):
+    """A person has to decide; its message is the reason that the task is blocked with."""
+
+
+class Executor:
+    """One run of the executor for one assignment."""
+
+    def __init__(self, client: Client, assignment: Assignment, sleep: Callable[[float], None] = time.sleep) -> None:
+        self._client = client
+        self._assignment = assignment
+        self._folder = Folder(client.environment.group_dir)
+        self._sleep = sleep
+        self._done: list[str] = []
+        self._summary = ""
+        self._memory = self._folder.recall(assignment.task_id)
+
+    def run(self) -> str:
+        """Works until the task has moved; answers what became of it. Raises GaveUp."""
+        try:
+            try:
+                self._work()
+            except Blocked as reason:
+                insist(self._client.transition(self._assignment.task_id, "BLOCKED", str(reason)), "block the task")
+                self._remember_block(str(reason))
+                return f"blocked: {reason}"
+        except OSError as error:
+            raise GaveUp(f"the group's folder can't be written: {error}") from None
+        summary = self._handed_in()
+        insist(self._client.transition(self._assignment.task_id, "REVIEW", summary), "hand the task in")
+        return summary
+
+    def _work(self) -> None:
+        try:
+            plan = read_plan(self._assignment.task)
+        except ValueError as error:
+            raise Blocked(str(error)) from None
+        for number, step in enumerate(plan.work):
+            self._follow(number, step)
+        self._note()
+
+    def _follow(self, number: int, step: Step) -> None:
+        match step.kind:
+            case "write":
+                self._folder.write(step.path, step.text + "\n")
+                self._done.append(f"wrote {step.path}")
+            case "call":
+                self._call(number, step)
+            case "message":
+                if (problem := self._client.message(step.text)) is not None:
+                    raise GaveUp(f"no message could be left: {problem.why}")
+                self._done.append("left a message")
+            case "wait":
+                self._sleep(float(step.text))
+            case "summary":
+                self._summary = step.text
+            case "fail" if not step.times or self._client.environment.attempt_number <= step.times:
+                raise GaveUp(step.text)
+            case "block" if not step.times or self._blocks(step.text) < step.times:
+                raise Blocked(step.text)
+
+    def _call(self, number: int, step: Step) -> None:
+        provider, action = step.target
+        # The same in every attempt and round: whatever happens to this agent, the effect happens once.
+        digest = zlib.crc32(json.dumps(step.params, sort_keys=True).encode())
+        key = f"{self._assignment.task_id}:{number}:{provider}.{action}:{digest:08x}"
+        answer = self._client.call(provider, action, step.params, task_id=self._assignment.task_id, idempotency_key=key)
+        if answer.ok:
+            if step.path:
+                self._folder.write(step.path, json.dumps(answer.data, ensure_ascii=False, indent=2) + "\n")
+            self._done.append(f"called {provider}.{action}" + (f": {answer.summary}" if answer.summary else ""))
+        elif answer.code in UNANSWERED or (answer.status == DENIED and answer.code in PASSING):
+            raise GaveUp(f"{provider}.{action}: {answer.why}")
+        elif step.lenient:
+            self._done.append(f"{provider}.{action} was {answer.status}: {answer.code}")
+        else:
+            raise Blocked(f"{provider}.{action} was {answer.status}: {answer.why}")
+
+    def _note(self) -> None:
+        task, environment = self._assignment.task, self._client.environment
+        lines = [f"# {task.get('title', '')} ({self._assignment.task_id}), {environment.attempt or 'by hand'}", ""]
+        if self._assignment.reason:
+            lines.append(f"Started again because: {self._assignment.reason}")
+        lines += [f"- {what}" for what in self._done or ["read the task; nothing else was asked for"]]
+        name = f"work/{self._assignment.task_id}.md"
+        self._folder.append(name, "\n".join(lines) + "\n\n")
+        self._done.append(f"noted it in {name}")
+
+    def _handed_in(self) -> str:
+        summary = self._summary or "; ".join(self._done)
+        if self._assignment.reason:
+            summary = f"addressed: {self._assignment.reason}; {summary}"
+        return summary[:SUMMARY_LIMIT]
+
+    def _blocks(self, reason: str) -> int:
+        blocks = self._memory.get("blocks")
+        return blocks.count(reason) if isinstance(blocks, list) else 0
+
+    def _remember_block(self, reason: str) -> None:
+        blocks = self._memory.get("blocks")
+        self._memory["blocks"] = [*(blocks if isinstance(blocks, list) else []), reason]
+        self._folder.remember(self._assignment.task_id, self._memory)
+
+
+def insist(answer: Response, what: str) -> None:
+    """Raises GaveUp where the answer is a no."""
+    if not answer.ok:
+        raise GaveUp(f"could not {what}: {answer.why}")
