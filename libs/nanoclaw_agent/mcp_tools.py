@@ -1,0 +1,203 @@
+"""The tools of the MCP server: each is one request file, with typed parameters; a denial is an answer too.
+
+The docstrings are what a model reads.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, Field
+
+from nanoclaw_agent.client import Client
+from nanoclaw_agent.response import Response
+
+TaskType = Literal["EPIC", "FEATURE", "BUG", "SECURITY", "REVOPS", "OPS", "RESEARCH", "CONTENT", "DOC", "INCIDENT"]
+State = Literal["INBOX", "TRIAGED", "READY", "DOING", "REVIEW", "APPROVAL", "DONE", "BLOCKED"]
+Gate = Literal["None", "Security", "RevOps", "Claims", "Product"]
+Status = Literal["executed", "denied", "failed", "timeout"]
+TaskId = Annotated[str, Field(description="the task's id")]
+
+
+class Answer(BaseModel):
+    """What the host answered. `status` says what happened; for anything but `executed` read `code` and `next_steps`."""
+
+    status: Annotated[Status, Field(description="what happened")]
+    code: Annotated[str, Field(description="why, in a stable word; OK where executed")] = ""
+    data: Annotated[Any, Field(description="what was asked for")] = None
+    summary: str = ""
+    error: Annotated[str, Field(description="why not, in words")] = ""
+    facts: Annotated[Mapping[str, Any], Field(description="what the decision rested on")] = {}
+    next_steps: Annotated[tuple[str, ...], Field(description="what would make it pass")] = ()
+    request_id: str = ""
+
+
+def answer(response: Response) -> Answer:
+    """A response as the tools give it; a status unknown here is a failure that keeps its code."""
+    fields = response._asdict()
+    if response.status not in get_args(Status):
+        fields |= {"status": "failed", "code": response.code or response.status.upper()}
+    return Answer(**fields)
+
+
+class Tools:
+    """Every tool, as a method of its name."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def all(self) -> list[Any]:
+        """The methods that are tools."""
+        return [getattr(self, name) for name in vars(type(self)) if not name.startswith("_") and name != "all"]
+
+    def gov_create(
+        self,
+        title: str,
+        task_type: TaskType,
+        description: str | None = None,
+        priority: Literal["P0", "P1", "P2", "P3"] | None = None,
+        product: Annotated[str | None, Field(description="a product's name")] = None,
+        product_id: str | None = None,
+        scope: Literal["COMPANY", "PRODUCT"] | None = None,
+        assigned_group: str | None = None,
+        gate: Gate | None = None,
+        metadata: dict[str, Any] | None = None,
+        id: Annotated[str | None, Field(description="an id of your own choosing")] = None,
+    ) -> Answer:
+        """Creates a task in INBOX. For the main group."""
+        response = self._client.create_task(
+            title,
+            task_type,
+            description=description,
+            priority=priority,
+            product=product,
+            product_id=product_id,
+            scope=scope,
+            assigned_group=assigned_group,
+            gate=gate,
+            metadata=metadata,
+            id=id,
+        )
+        return answer(response)
+
+    def gov_transition(
+        self, task_id: TaskId, to_state: State, reason: str | None = None, expected_version: int | None = None
+    ) -> Answer:
+        """Moves a task: to REVIEW hands your work in (reason: what you did), to BLOCKED asks a person (reason: why).
+
+        A reviewer moves it to DONE after gov_approve, or back to REVIEW with what has to change.
+        """
+        return answer(self._client.transition(task_id, to_state, reason, expected_version))
+
+    def gov_approve(self, task_id: TaskId, gate_type: Gate, notes: str | None = None) -> Answer:
+        """Approves a task's gate for what is there to be seen now. Never for work of your own group."""
+        return answer(self._client.approve(task_id, gate_type, notes))
+
+    def gov_assign(self, task_id: TaskId, assigned_group: str, executor: str | None = None) -> Answer:
+        """Assigns the group that will work on a task. For the main group."""
+        return answer(self._client.assign(task_id, assigned_group, executor))
+
+    def list_tasks(self, state: State | None = None) -> Answer:
+        """The tasks that you see, as of the last change."""
+        tasks = [task for task in self._client.tasks() if state in (None, task.get("state"))]
+        return Answer(status="executed", code="OK", data={"tasks": tasks}, summary=f"{len(tasks)} tasks")
+
+    def ext_call(
+        self,
+        provider: str,
+        action: str,
+        params: dict[str, Any],
+        task_id: Annotated[str | None, Field(description="the task that it is for")] = None,
+        idempotency_key: Annotated[
+            str | None, Field(description="the same key with the same params executes once, however often you ask")
+        ] = None,
+    ) -> Answer:
+        """Does one thing in the outside world, through the broker. ext_capabilities lists what you may."""
+        return answer(self._client.call(provider, action, params, task_id=task_id, idempotency_key=idempotency_key))
+
+    def ext_capabilities(self) -> Answer:
+        """What you may call through the broker: providers, actions, levels, and what is denied."""
+        return Answer(status="executed", code="OK", data=self._client.capabilities())
+
+    def ext_grant(
+        self,
+        group_folder: Annotated[str, Field(description="the group that gets access")],
+        provider: str,
+        access_level: Annotated[int, Field(ge=0, le=3, description="1 read, 2 write, 3 what can't be repeated")],
+        allowed_actions: list[str] | None = None,
+        denied_actions: list[str] | None = None,
+        requires_task_gate: Gate | None = None,
+        product_id: str | None = None,
+    ) -> Answer:
+        """Grants a group access to a provider; granting again renews. For the main group, up to level 2."""
+        response = self._client.grant(
+            group_folder,
+            provider,
+            access_level,
+            allowed_actions=allowed_actions,
+            denied_actions=denied_actions,
+            requires_task_gate=requires_task_gate,
+            product_id=product_id,
+        )
+        return answer(response)
+
+    def ext_revoke(self, group_folder: str, provider: str, product_id: str | None = None) -> Answer:
+        """Ends a grant, in force for the next call. For the main group."""
+        return answer(self._client.revoke(group_folder, provider, product_id=product_id))
+
+    def send_message(self, text: str, sender: str | None = None) -> Answer:
+        """Leaves a message for the operator. A reply comes as a later prompt."""
+        problem = self._client.message(text, sender=sender)
+        return answer(problem) if problem else Answer(status="executed", code="OK", summary="left for the operator")
+
+    def schedule_task(
+        self,
+        prompt: str,
+        schedule_type: Literal["cron", "interval", "once"],
+        schedule_value: Annotated[str, Field(description="a cron line, milliseconds, or a local time")],
+        context_mode: Literal["group", "isolated"] = "group",
+        target_jid: str | None = None,
+    ) -> Answer:
+        """Schedules a prompt."""
+        response = self._client.request(
+            "schedule_task",
+            prompt=prompt,
+            schedule_type=schedule_type,
+            schedule_value=schedule_value,
+            context_mode=context_mode,
+            targetJid=target_jid,
+        )
+        return answer(response)
+
+    def pause_task(self, task_id: TaskId) -> Answer:
+        """Pauses a scheduled task."""
+        return answer(self._client.request("pause_task", taskId=task_id))
+
+    def resume_task(self, task_id: TaskId) -> Answer:
+        """Resumes a paused scheduled task."""
+        return answer(self._client.request("resume_task", taskId=task_id))
+
+    def cancel_task(self, task_id: TaskId) -> Answer:
+        """Cancels a scheduled task."""
+        return answer(self._client.request("cancel_task", taskId=task_id))
+
+    def runtime_query(
+        self,
+        question: Literal[
+            "remaining_budget",
+            "what_did_i_try",
+            "allowed_skills",
+            "last_outcome",
+            "skills_for_goal",
+            "why_did_step_fail",
+            "next_steps",
+        ],
+        step: str | None = None,
+        skill: str | None = None,
+        goal: str | None = None,
+    ) -> Answer:
+        """Asks the runtime one typed question about your budget, skills and steps."""
+        return answer(self._client.request("runtime_query", question=question, step=step, skill=skill, goal=goal))
+
+    def runtime_simulate(self, plan: dict[str, Any], budget_cents: Annotated[int, Field(ge=0)]) -> Answer:
+        """Says what a plan would cost, need and risk, before anything is done."""
+        return answer(self._client.request("runtime_simulate", plan=plan, budget_cents=budget_cents))
