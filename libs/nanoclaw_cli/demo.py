@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import os
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -58,7 +58,7 @@ class Demo:
             return self._show(collector if ours else None, self.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT", ""))
 
     @contextlib.contextmanager
-    def _view(self) -> "contextlib.Generator[None]":
+    def _view(self) -> Iterator[None]:
         if not self.console.is_terminal:  # a pipe or CI: the facts as lines
             yield
             return

@@ -5,7 +5,7 @@ import fcntl
 import json
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,7 +35,8 @@ class Supervisor:
     """The services under one NANOCLAW_HOME.
 
     command: what runs a Python module, `[interpreter]`. environ: what each service gets, to which home and, with
-    `ports`, a loopback address each are added. Raises ALREADY_RUNNING where another supervisor holds the home.
+    `ports`, a loopback address each are added. backoff: seconds to wait before a crashed service is started again,
+    the next one for each crash in a row. Raises ALREADY_RUNNING where another supervisor holds the home.
     """
 
     home: Path
@@ -43,6 +44,7 @@ class Supervisor:
     environ: Mapping[str, str]
     ports: bool = False
     notice: Notice = lambda name, what: None
+    backoff: Sequence[float] = BACKOFF_SECONDS
     _processes: dict[str, asyncio.subprocess.Process] = field(default_factory=dict)
     _watches: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     restarts: dict[str, int] = field(default_factory=dict)
@@ -58,7 +60,7 @@ class Supervisor:
             try:
                 for service in SERVICES:
                     await self._start(service)
-                await asyncio.gather(*(self._until_serving(service) for service in SERVICES))
+                await asyncio.gather(*(self._require_serving(service) for service in SERVICES))
                 yield self
             finally:
                 await self.stop()
@@ -91,27 +93,34 @@ class Supervisor:
             began = loop.time()
             code = await self._processes[service.name].wait()
             failures = 0 if loop.time() - began > STABLE_SECONDS else failures + 1
-            pause = BACKOFF_SECONDS[min(failures, len(BACKOFF_SECONDS) - 1)]
+            pause = self.backoff[min(failures, len(self.backoff)) - 1] if failures else 0.0
             self.notice(service.name, f"crashed (exit {code}), again in {pause:g} s")
             log.warning("service_crashed", service=service.name, exit_code=code, restart_in_seconds=pause)
             await asyncio.sleep(pause)
             self.restarts[service.name] = self.restarts.get(service.name, 0) + 1
             await self._start(service)
-            await self._until_serving(service)
+            if not await self._serves(service) and self._processes[service.name].returncode is None:
+                self._processes[service.name].kill()  # it hangs; the next round starts it again
 
-    async def _until_serving(self, service: Service) -> None:
+    async def _require_serving(self, service: Service) -> None:
+        if not await self._serves(service):
+            raise NanoclawError(
+                Kind.UNAVAILABLE,
+                "SERVICE_DID_NOT_START",
+                f"{service.name} does not serve: {last_line(service.log(self.home))}",
+                next_step=f"read {service.log(self.home)}",
+            )
+
+    async def _serves(self, service: Service) -> bool:
+        """Waits until it serves, or ends, or 30 s are over."""
         deadline = asyncio.get_running_loop().time() + START_SECONDS
         while not await is_serving(service, self.home):
-            process = self._processes[service.name]
-            if process.returncode is not None or asyncio.get_running_loop().time() > deadline:
-                raise NanoclawError(
-                    Kind.UNAVAILABLE,
-                    "SERVICE_DID_NOT_START",
-                    f"{service.name} does not serve: {last_line(service.log(self.home))}",
-                    next_step=f"read {service.log(self.home)}",
-                )
+            ended = self._processes[service.name].returncode is not None
+            if ended or asyncio.get_running_loop().time() > deadline:
+                return False
             await asyncio.sleep(0.03)
         self.notice(service.name, "serving")
+        return True
 
     def _record(self) -> None:
         pids = {name: process.pid for name, process in self._processes.items()}
