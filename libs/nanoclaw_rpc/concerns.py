@@ -1,0 +1,233 @@
+"""What every RPC passes before its servicer; outermost first: tracing, errors, audit, deadline, identify, authorize.
+
+Each concern is a decorator over the next one, composed once per method when the server starts.
+"""
+
+import asyncio
+import logging
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from nanoclaw_core.errors import Kind, NanoclawError
+from nanoclaw_rpc import call as calls
+from nanoclaw_rpc.call import Call, Proceed
+from nanoclaw_rpc.status import CODES, DETAILS_KEY, to_status
+from nanoclaw_telemetry import Telemetry, TraceContext
+from nanoclaw_telemetry import context as traces
+
+Concern = Callable[[Proceed], Proceed]
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """What is known about a method before any call. service and name as in the proto; mutates: has a request_id."""
+
+    service: str
+    name: str
+    mutates: bool = False
+
+    @property
+    def label(self) -> str:
+        """`nanoclaw.x.v1.XService/Method`."""
+        return f"{self.service}/{self.name}"
+
+
+def tracing(method: Method, telemetry: Telemetry) -> Concern:
+    """The server span: continues the caller's trace, counts and times the RPC."""
+    label = method.label
+
+    def wrap(proceed: Proceed) -> Proceed:
+        async def traced(request: Any, call: Call) -> Any:
+            parent: TraceContext | None = None
+            for key, value in call.metadata:
+                if key == "traceparent" and isinstance(value, str):
+                    parent = TraceContext.parse(value)
+                    break
+            call.trace = trace = parent.child() if parent is not None else TraceContext.new()
+            traces.enter(trace)
+            calls.enter(call)
+            start_ns = time.time_ns()
+            start = time.perf_counter()
+            code = "CANCELLED"
+            try:
+                response = await proceed(request, call)
+                code = "OK" if call.error is None else CODES[call.error.kind].name
+                return response
+            finally:
+                telemetry.rpc.observe(label, code, time.perf_counter() - start)
+                if telemetry.enabled:
+                    attributes: dict[str, str | int | bool] = {"rpc.system": "grpc", "rpc.grpc.status_code": code}
+                    if call.caller is not None:
+                        attributes["nanoclaw.principal"] = call.caller.principal
+                        if call.caller.attempt:
+                            attributes["nanoclaw.attempt"] = call.caller.attempt
+                    if call.error is not None:
+                        attributes["nanoclaw.reason"] = call.error.reason
+                    if call.notes:
+                        attributes.update({f"nanoclaw.{key}": value for key, value in call.notes.items()})
+                    telemetry.emit(
+                        label,
+                        trace,
+                        parent=parent,
+                        start_ns=start_ns,
+                        end_ns=time.time_ns(),
+                        attributes=attributes,
+                        kind="server",
+                        error="" if code == "OK" else code,
+                    )
+
+        return traced
+
+    return wrap
+
+
+def errors(method: Method, log: Any) -> Concern:
+    """Turns whatever is raised into a status: ours with its identity, others into an opaque id whose text is logged."""
+
+    def wrap(proceed: Proceed) -> Proceed:
+        async def translated(request: Any, call: Call) -> Any:
+            try:
+                return await proceed(request, call)
+            except NanoclawError as error:
+                refuse(call, opaque(error, method, log) if error.kind is Kind.INTERNAL else error)
+            except asyncio.CancelledError as error:
+                task = asyncio.current_task()
+                if call.stopping and task is not None:
+                    task.uncancel()
+                    refuse(call, stopping())
+                elif task is not None and task.cancelling():
+                    raise
+                else:  # something inside was cancelled, not this call
+                    refuse(call, opaque(error, method, log))
+            except NotImplementedError:  # what the stub's base class raises
+                refuse(call, NanoclawError(Kind.UNIMPLEMENTED, "NOT_IMPLEMENTED", f"{method.name} is not served here"))
+            except Exception as error:
+                refuse(call, opaque(error, method, log))
+            return None
+
+        return translated
+
+    return wrap
+
+
+def audit(method: Method, log: Any) -> Concern:
+    """One line per outcome: WARN refusals and conflicts, INFO changes, DEBUG reads and replays."""
+    succeeded = log.info if method.mutates else log.debug
+    told = log.is_enabled_for(logging.INFO if method.mutates else logging.DEBUG)
+    label = method.label
+
+    def wrap(proceed: Proceed) -> Proceed:
+        async def audited(request: Any, call: Call) -> Any:
+            start = time.perf_counter()
+            try:
+                response = await proceed(request, call)
+            except NanoclawError as error:
+                write = log.warning if error.kind in _WARNED else succeeded
+                write("rpc", rpc=label, code=CODES[error.kind].name, **_who(call), **_why(error), **_took(start))
+                raise
+            except asyncio.CancelledError:
+                log.debug("rpc", rpc=label, code="CANCELLED", **_who(call), **_took(start))
+                raise
+            except Exception:
+                log.error("rpc", rpc=label, code="INTERNAL", **_who(call), **_took(start))
+                raise
+            if told:
+                write = log.debug if call.replayed else succeeded
+                write("rpc", rpc=label, code="OK", **_who(call), **(call.notes or {}), **_took(start))
+            return response
+
+        return audited
+
+    return wrap
+
+
+_WARNED = frozenset({Kind.UNAUTHENTICATED, Kind.DENIED, Kind.CONFLICT, Kind.PRECONDITION, Kind.EXHAUSTED})
+
+
+def _who(call: Call) -> dict[str, str]:
+    caller = call.caller
+    if caller is None:
+        return {"peer": call.context.peer()}
+    who = {"principal": caller.principal}
+    if caller.via:
+        who["via"] = caller.via
+    if caller.attempt:
+        who["attempt"] = caller.attempt
+    return who
+
+
+def _why(error: NanoclawError) -> dict[str, Any]:
+    why: dict[str, Any] = {"reason": error.reason, "message": error.message}
+    if error.violations:
+        why["violations"] = [violation.code for violation in error.violations]
+    return why
+
+
+def _took(start: float) -> dict[str, int]:
+    return {"took_us": int((time.perf_counter() - start) * 1e6)}
+
+
+def deadline(proceed: Proceed) -> Proceed:
+    """Ends the handler a little before the caller gives up, so that there is time left to say so."""
+
+    async def bounded(request: Any, call: Call) -> Any:
+        remaining = call.context.time_remaining()
+        if remaining is None:
+            return await proceed(request, call)
+        budget = remaining - min(0.1, remaining * 0.1)
+        loop = asyncio.get_running_loop()
+        call.deadline = loop.time() + budget
+        scope = asyncio.timeout_at(call.deadline)
+        try:
+            async with scope:
+                return await proceed(request, call)
+        except TimeoutError:
+            if not scope.expired():
+                raise
+            raise NanoclawError(
+                Kind.DEADLINE,
+                "DEADLINE_EXCEEDED",
+                f"no answer within the {remaining:.3f} s that the caller allowed",
+                next_step="whether it happened is unknown: read, or send the same request_id again",
+            ) from None
+
+    return bounded
+
+
+def refuse(call: Call, error: NanoclawError) -> None:
+    """Sets the call's status to the error's; what is returned afterwards is not sent."""
+    call.error = error
+    status = to_status(error)
+    call.context.set_code(CODES[error.kind])
+    call.context.set_details(status.message)
+    call.context.set_trailing_metadata(((DETAILS_KEY, status.SerializeToString()),))
+
+
+def opaque(error: BaseException, method: Method, log: Any) -> NanoclawError:
+    """What a caller may learn of a defect: an id, under which the log has the rest."""
+    error_id = uuid.uuid4().hex
+    log.error("internal error", rpc=method.label, error_id=error_id, error=repr(error), exc_info=error)
+    return NanoclawError(
+        Kind.INTERNAL,
+        "INTERNAL",
+        f"internal error {error_id}",
+        next_step="report the id; the service's log has the rest under it",
+        error_id=error_id,
+    )
+
+
+def stopping() -> NanoclawError:
+    """What a stream is ended with when the server stops."""
+    return NanoclawError(
+        Kind.UNAVAILABLE, "STOPPING", "the service is stopping", next_step="connect again from your last cursor"
+    )
+
+
+def default_log() -> Any:
+    """The logger of the RPC layer."""
+    return structlog.get_logger("nanoclaw.rpc").bind()

@@ -1,0 +1,86 @@
+"""Who calls, and whether they may: the two innermost concerns."""
+
+from typing import Any
+
+from nanoclaw_core.errors import Kind, NanoclawError
+from nanoclaw_core.ids import check_group, check_name
+from nanoclaw_core.principal import Caller
+from nanoclaw_rpc.access import Access, classes
+from nanoclaw_rpc.call import Call, Proceed
+from nanoclaw_rpc.concerns import Concern, Method
+from nanoclaw_rpc.credentials import Credentials
+
+
+def identify(credentials: Credentials) -> Concern:
+    """The caller's name, from a verified credential; a group's from the gateway that attests it."""
+
+    def wrap(proceed: Proceed) -> Proceed:
+        async def identified(request: Any, call: Call) -> Any:
+            call.caller = caller_of(call.metadata, credentials)
+            return await proceed(request, call)
+
+        return identified
+
+    return wrap
+
+
+def caller_of(metadata: Any, credentials: Credentials) -> Caller:
+    """The caller that the metadata proves. Raises UNAUTHENTICATED, with a reason."""
+    authorization = group = attempt = None
+    for key, value in metadata:
+        if key == "authorization":
+            if authorization is not None:
+                raise _unauthenticated("AMBIGUOUS_CREDENTIAL", "more than one authorization header")
+            authorization = value
+        elif key == "nanoclaw-group":
+            if group is not None:
+                raise _unauthenticated("AMBIGUOUS_ATTESTATION", "more than one nanoclaw-group header")
+            group = value
+        elif key == "nanoclaw-attempt":
+            if attempt is not None:
+                raise _unauthenticated("AMBIGUOUS_ATTESTATION", "more than one nanoclaw-attempt header")
+            attempt = value
+    if authorization is None:
+        raise _unauthenticated("NO_CREDENTIAL", "no authorization header")
+    scheme, _, token = authorization.partition(" ")
+    if scheme.lower() != "bearer" or not token:
+        raise _unauthenticated("MALFORMED_CREDENTIAL", "the authorization header is not a bearer token")
+    caller = credentials.identify(token)
+    if caller is None:
+        raise _unauthenticated("UNKNOWN_CREDENTIAL", "nobody has this token")
+    if group is None and attempt is None:
+        return caller
+    if not caller.is_service("gateway"):
+        raise _unauthenticated("FOREIGN_ATTESTATION", f"{caller.principal} cannot speak for a group")
+    if group is None:
+        raise _unauthenticated("MALFORMED_ATTESTATION", "an attempt without a group")
+    name = check_group("nanoclaw-group", group)
+    return Caller(
+        f"group:{name}", via=caller.principal, attempt=check_name("nanoclaw-attempt", attempt) if attempt else ""
+    )
+
+
+def authorize(method: Method, access: frozenset[Access]) -> Concern:
+    """Lets those pass that the access table lists for the method."""
+
+    def wrap(proceed: Proceed) -> Proceed:
+        async def authorized(request: Any, call: Call) -> Any:
+            caller = call.caller
+            if caller is None or access.isdisjoint(classes(caller)):
+                raise NanoclawError(
+                    Kind.DENIED,
+                    "NOT_PERMITTED",
+                    f"{caller.principal if caller else 'nobody'} may not call {method.name}",
+                    next_step=f"open to {', '.join(sorted(one.value for one in access)) or 'nobody'}",
+                )
+            return await proceed(request, call)
+
+        return authorized
+
+    return wrap
+
+
+def _unauthenticated(reason: str, message: str) -> NanoclawError:
+    return NanoclawError(
+        Kind.UNAUTHENTICATED, reason, message, next_step="send `authorization: Bearer <token>` with a token of yours"
+    )

@@ -1,0 +1,127 @@
+"""Where a server listens: unix sockets of the owner's, loopback, and nothing beyond unless told to."""
+
+import contextlib
+import fcntl
+import ipaddress
+import os
+import socket
+import stat
+from pathlib import Path
+
+import grpc
+
+from nanoclaw_core.errors import Kind, NanoclawError
+
+_LONGEST_PATH = 107  # sun_path, without its final zero
+
+
+class UnixListener:
+    """Holds a socket path: a lock file beside it keeps every other server off, also while it starts."""
+
+    def __init__(self, path: Path, mode: int) -> None:
+        self.path = path
+        self._mode = mode
+        self._lock: int | None = None
+
+    def bind(self, server: grpc.aio.Server) -> str:
+        """Binds the server to the path. Raises ADDRESS_IN_USE, INVALID_ADDRESS."""
+        if len(os.fsencode(self.path)) > _LONGEST_PATH:
+            raise _invalid(str(self.path), f"is longer than {_LONGEST_PATH} bytes", "choose a shorter NANOCLAW_HOME")
+        self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._take_lock()
+        try:
+            self._remove_stale()
+            before = os.umask(0o177)  # never open wider than ours, not even between bind and chmod
+            try:
+                _add_port(server, f"unix:{self.path}")
+            finally:
+                os.umask(before)
+            self.path.chmod(self._mode)
+        except BaseException:
+            self.release()
+            raise
+        return f"unix:{self.path}"
+
+    def release(self) -> None:
+        """Lets the path go; call when the server has stopped."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def _take_lock(self) -> None:
+        path = self.path.with_name(self.path.name + ".lock")
+        self._lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self.release()
+            raise _in_use(f"unix:{self.path}") from None
+
+    def _remove_stale(self) -> None:
+        try:
+            mode = self.path.lstat().st_mode
+        except FileNotFoundError:
+            return
+        if not stat.S_ISSOCK(mode):
+            raise _invalid(str(self.path), "exists and is no socket", "move it away")
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            probe.settimeout(1.0)
+            try:
+                probe.connect(str(self.path))
+            except (ConnectionRefusedError, FileNotFoundError):
+                with contextlib.suppress(FileNotFoundError):
+                    self.path.unlink()
+                return
+            except OSError as error:
+                raise _in_use(f"unix:{self.path}") from error
+        raise _in_use(f"unix:{self.path}")
+
+
+def bind_tcp(server: grpc.aio.Server, address: str, *, allow_remote: bool) -> str:
+    """Binds `host:port` (0 takes a free port) and answers what was bound. Raises NOT_LOOPBACK, ADDRESS_IN_USE."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal():
+        raise _invalid(address, "is neither unix:path nor host:port", "write it so")
+    if not allow_remote and not is_loopback(host):
+        raise NanoclawError(
+            Kind.INVALID,
+            "NOT_LOOPBACK",
+            f"{address} listens beyond this machine",
+            next_step="listen on 127.0.0.1 or a unix socket, or allow it explicitly",
+            address=address,
+        )
+    return f"{host}:{_add_port(server, address)}"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine to itself."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def _add_port(server: grpc.aio.Server, address: str) -> int:
+    try:
+        port = server.add_insecure_port(address)
+    except RuntimeError:
+        port = 0
+    if port == 0:
+        raise _in_use(address)
+    return port
+
+
+def _in_use(address: str) -> NanoclawError:
+    return NanoclawError(
+        Kind.UNAVAILABLE,
+        "ADDRESS_IN_USE",
+        f"somebody else listens on {address}",
+        next_step="stop the other service first, or listen elsewhere",
+        address=address,
+    )
+
+
+def _invalid(address: str, what: str, next_step: str) -> NanoclawError:
+    return NanoclawError(Kind.INVALID, "INVALID_ADDRESS", f"{address} {what}", next_step=next_step, address=address)

@@ -1,0 +1,155 @@
+"""Errors on the wire: NanoclawError to google.rpc.Status and back, without loss.
+
+- `ErrorInfo(reason, domain="nanoclaw", metadata=facts)`, always.
+- Violations, all at once: `BadRequest` for INVALID, else `PreconditionFailure` (type=code, subject=field).
+- Next steps: `Help`, one link each; its url says whose step it is: `urn:nanoclaw:next` the error's,
+  `urn:nanoclaw:next:0` the first violation's, and so on.
+- `RetryInfo` where the facts hold `retry_after`, in seconds.
+"""
+
+from collections.abc import Sequence
+
+import grpc
+from google.protobuf.any_pb2 import Any
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import DecodeError, Message
+from google.rpc import error_details_pb2 as details  # type: ignore[import-untyped]
+from google.rpc import status_pb2
+
+from nanoclaw_core.errors import Kind, NanoclawError, Violation
+
+DOMAIN = "nanoclaw"
+DETAILS_KEY = "grpc-status-details-bin"
+
+CODES: dict[Kind, grpc.StatusCode] = {
+    Kind.INVALID: grpc.StatusCode.INVALID_ARGUMENT,
+    Kind.UNAUTHENTICATED: grpc.StatusCode.UNAUTHENTICATED,
+    Kind.DENIED: grpc.StatusCode.PERMISSION_DENIED,
+    Kind.NOT_FOUND: grpc.StatusCode.NOT_FOUND,
+    Kind.CONFLICT: grpc.StatusCode.ABORTED,
+    Kind.PRECONDITION: grpc.StatusCode.FAILED_PRECONDITION,
+    Kind.EXHAUSTED: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Kind.UNAVAILABLE: grpc.StatusCode.UNAVAILABLE,
+    Kind.DEADLINE: grpc.StatusCode.DEADLINE_EXCEEDED,
+    Kind.UNIMPLEMENTED: grpc.StatusCode.UNIMPLEMENTED,
+    Kind.INTERNAL: grpc.StatusCode.INTERNAL,
+}
+_KINDS: dict[int, Kind] = {code.value[0]: kind for kind, code in CODES.items()} | {
+    grpc.StatusCode.ALREADY_EXISTS.value[0]: Kind.CONFLICT,
+    grpc.StatusCode.OUT_OF_RANGE.value[0]: Kind.INVALID,
+    grpc.StatusCode.CANCELLED.value[0]: Kind.UNAVAILABLE,
+}
+_NEXT = "urn:nanoclaw:next"
+
+# Trailing metadata is bounded by every peer (8 KiB is the usual soft limit, base64 included), so a status must be too.
+_STATUS_BYTES = 5000
+_TEXT_CHARS = 600
+
+
+def to_status(error: NanoclawError) -> status_pb2.Status:
+    """The status of an error; cut to what fits into trailing metadata, the number of cut violations told."""
+    kept = len(error.violations)
+    while True:
+        status = _status(error, error.violations[:kept])
+        if status.ByteSize() <= _STATUS_BYTES or kept == 0:
+            return status
+        kept = kept * 2 // 3
+
+
+def _status(error: NanoclawError, violations: Sequence[Violation]) -> status_pb2.Status:
+    facts = {name: _short(value) for name, value in error.facts.items()}
+    if len(violations) < len(error.violations):
+        facts["violations_cut"] = str(len(error.violations) - len(violations))
+    parts: list[Message] = [details.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=facts)]
+    if violations and error.kind is Kind.INVALID:
+        parts.append(
+            details.BadRequest(
+                field_violations=[
+                    details.BadRequest.FieldViolation(field=v.field, description=_short(v.message), reason=v.code)
+                    for v in violations
+                ]
+            )
+        )
+    elif violations:
+        parts.append(
+            details.PreconditionFailure(
+                violations=[
+                    details.PreconditionFailure.Violation(type=v.code, subject=v.field, description=_short(v.message))
+                    for v in violations
+                ]
+            )
+        )
+    steps = [(_NEXT, error.next_step), *((f"{_NEXT}:{i}", v.next_step) for i, v in enumerate(violations))]
+    if any(step for _, step in steps):
+        links = [details.Help.Link(description=_short(step), url=url) for url, step in steps if step]
+        parts.append(details.Help(links=links))
+    if (delay := _retry_after(error)) is not None:
+        parts.append(details.RetryInfo(retry_delay=delay))
+    return status_pb2.Status(
+        code=CODES[error.kind].value[0], message=_short(error.message), details=[_pack(part) for part in parts]
+    )
+
+
+def from_status(status: status_pb2.Status) -> NanoclawError:
+    """The error of a status, equal to the one it was made from; a foreign status keeps what can be told of it."""
+    reason, facts = "", dict[str, str]()
+    violations: list[Violation] = []
+    steps: dict[str, str] = {}
+    for detail in status.details:
+        kind = detail.type_url.rpartition(".")[2]
+        if kind == "ErrorInfo":
+            info = details.ErrorInfo.FromString(detail.value)
+            reason, facts = info.reason, dict(info.metadata)
+        elif kind == "BadRequest":
+            bad = details.BadRequest.FromString(detail.value)
+            violations += [Violation(v.reason, v.description, field=v.field) for v in bad.field_violations]
+        elif kind == "PreconditionFailure":
+            failed = details.PreconditionFailure.FromString(detail.value)
+            violations += [Violation(v.type, v.description, field=v.subject) for v in failed.violations]
+        elif kind == "Help":
+            steps = {link.url: link.description for link in details.Help.FromString(detail.value).links}
+    violations = [
+        Violation(v.code, v.message, steps.get(f"{_NEXT}:{i}", ""), v.field) for i, v in enumerate(violations)
+    ]
+    error = NanoclawError(
+        _KINDS.get(status.code, Kind.INTERNAL),
+        reason or _code_name(status.code),
+        status.message,
+        violations=violations,
+        next_step=steps.get(_NEXT, ""),
+    )
+    error.facts = facts
+    return error
+
+
+def from_rpc_error(error: grpc.aio.AioRpcError) -> NanoclawError:
+    """The error that a failed call stands for."""
+    for key, value in error.trailing_metadata() or ():
+        if key == DETAILS_KEY and isinstance(value, bytes):
+            try:
+                return from_status(status_pb2.Status.FromString(value))
+            except DecodeError:
+                break
+    return from_status(status_pb2.Status(code=error.code().value[0], message=error.details() or ""))
+
+
+def _retry_after(error: NanoclawError) -> Duration | None:
+    try:
+        seconds = float(error.facts["retry_after"])
+    except (KeyError, ValueError):
+        return None
+    if not 0 <= seconds < 1e9:
+        return None
+    return Duration(seconds=int(seconds), nanos=int(seconds % 1 * 1e9))
+
+
+def _pack(message: Message) -> Any:
+    return Any(type_url=f"type.googleapis.com/{message.DESCRIPTOR.full_name}", value=message.SerializeToString())
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _TEXT_CHARS else text[: _TEXT_CHARS - 1] + "…"
+
+
+def _code_name(number: int) -> str:
+    return next((code.name for code in grpc.StatusCode if code.value[0] == number), "UNKNOWN")

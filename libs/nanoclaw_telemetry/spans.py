@@ -1,0 +1,98 @@
+"""Spans on their way to a collector: built directly with the ids we chose, exported in the background over OTLP."""
+
+import threading
+from collections.abc import Mapping, Sequence
+
+from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags
+
+from nanoclaw_telemetry.context import TraceContext
+from nanoclaw_telemetry.scrub import is_secret_key
+
+_KINDS = {kind.name.lower(): kind for kind in SpanKind}
+_SAMPLED = TraceFlags(TraceFlags.SAMPLED)
+_OK = Status(StatusCode.UNSET)
+
+
+class _Resource(Resource):
+    """A resource that is hashed once, not by serialising it anew for every span."""
+
+    def __hash__(self) -> int:
+        return id(self)
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+
+class Spans:
+    """Hands spans to a batch processor; a full queue drops the oldest, a dead collector hurts nobody."""
+
+    def __init__(self, service: str, version: str, environ: Mapping[str, str]) -> None:
+        insecure = environ.get("OTEL_EXPORTER_OTLP_INSECURE")
+        self._exporter = OTLPSpanExporter(
+            endpoint=environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") or environ["OTEL_EXPORTER_OTLP_ENDPOINT"],
+            insecure=None if insecure is None else insecure.lower() == "true",
+            headers=environ.get("OTEL_EXPORTER_OTLP_HEADERS") or None,
+        )
+        self._processor = BatchSpanProcessor(
+            self._exporter, schedule_delay_millis=float(environ.get("OTEL_BSP_SCHEDULE_DELAY") or 1000)
+        )
+        self._version = version
+        self._scope = InstrumentationScope("nanoclaw", version)
+        self._service = service
+        self._resources: dict[str, _Resource] = {}
+
+    def emit(
+        self,
+        name: str,
+        context: TraceContext,
+        parent: TraceContext | None,
+        start_ns: int,
+        end_ns: int,
+        attributes: Mapping[str, str | int | bool],
+        links: Sequence[TraceContext],
+        kind: str,
+        error: str,
+        service: str,
+    ) -> None:
+        """Queues one finished span."""
+        self._processor.on_end(
+            ReadableSpan(
+                name,
+                context=_span_context(context, remote=False),
+                parent=_span_context(parent, remote=kind == "server") if parent else None,
+                resource=self._resource(service or self._service),
+                attributes={key: value for key, value in attributes.items() if not is_secret_key(key)},
+                links=[Link(_span_context(link, remote=True)) for link in links],
+                kind=_KINDS[kind],
+                status=Status(StatusCode.ERROR, error) if error else _OK,
+                start_time=start_ns,
+                end_time=end_ns,
+                instrumentation_scope=self._scope,
+            )
+        )
+
+    def shutdown(self, bound_seconds: float) -> None:
+        """Flushes what is queued, for at most the bound; then gives up."""
+        flush = threading.Thread(target=self._processor.shutdown, name="nanoclaw-span-flush", daemon=True)
+        flush.start()
+        flush.join(bound_seconds)
+        if flush.is_alive():
+            self._exporter.shutdown()  # wakes the exporter out of its retries
+            flush.join(1.0)
+
+    def _resource(self, service: str) -> _Resource:
+        resource = self._resources.get(service)
+        if resource is None:
+            resource = self._resources[service] = _Resource(
+                {"service.name": f"nanoclaw-{service}", "service.version": self._version}
+            )
+        return resource
+
+
+def _span_context(context: TraceContext, *, remote: bool) -> SpanContext:
+    return SpanContext(int(context.trace_id, 16), int(context.span_id, 16), remote, _SAMPLED)

@@ -1,0 +1,166 @@
+"""What the tests of all services share: a short home with secrets, servers and channels that close, a collector."""
+
+import asyncio
+import shutil
+import tempfile
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from concurrent import futures
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
+
+from nanoclaw_rpc import Credentials, Server, ServiceSpec, connect
+
+
+@pytest.fixture
+def socket_dir() -> Iterator[Path]:
+    """A folder whose path is short enough for unix sockets."""
+    path = Path(tempfile.mkdtemp(prefix="nc-", dir="/tmp"))
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture
+def home(socket_dir: Path) -> Path:
+    """A NANOCLAW_HOME with its folders and first credentials; short enough for run/*.sock."""
+    for name in ("store", "run", "ipc", "attempts", "groups", "logs"):
+        (socket_dir / name).mkdir()
+    Credentials.open(socket_dir / "secrets")
+    return socket_dir
+
+
+@pytest.fixture
+def credentials(home: Path) -> Credentials:
+    """The credentials of the home: operator:founder (admin) and the services."""
+    return Credentials.open(home / "secrets")
+
+
+@pytest.fixture
+async def serve(home: Path, credentials: Credentials) -> AsyncIterator[Callable[..., Awaitable[Server]]]:
+    """`await serve(spec, …)` starts a server on a unix socket of the home; it is stopped after the test."""
+    servers: list[Server] = []
+
+    async def start(*specs: ServiceSpec, **options: Any) -> Server:
+        options = {"listen": [f"unix:{home}/run/test{len(servers)}.sock"], "drain_seconds": 1.0} | options
+        server = Server(services=specs, credentials=credentials, **options)
+        await server.start()
+        servers.append(server)
+        return server
+
+    yield start
+    for server in reversed(servers):
+        await server.stop()
+
+
+@pytest.fixture
+async def dial(home: Path, credentials: Credentials) -> AsyncIterator[Callable[..., grpc.aio.Channel]]:
+    """`dial(server_or_address, "operator:founder")` opens a channel as that principal; None brings no credential."""
+    channels: list[grpc.aio.Channel] = []
+
+    def open_channel(to: Server | str, principal: str | None = "operator:founder", **options: Any) -> grpc.aio.Channel:
+        address = to.addresses[0] if isinstance(to, Server) else to
+        token_file = credentials.token_file(principal) if principal else None
+        channels.append(connect(address, token_file=token_file, **options))
+        return channels[-1]
+
+    yield open_channel
+    for channel in channels:
+        await channel.close()
+
+
+@dataclass(frozen=True)
+class CollectedSpan:
+    """A span as a collector got it; ids in hex, service as the resource names it (nanoclaw-…)."""
+
+    name: str
+    trace_id: str
+    span_id: str
+    parent_id: str
+    service: str
+    kind: int
+    start_ns: int
+    end_ns: int
+    attributes: dict[str, Any]
+    links: tuple[tuple[str, str], ...]
+    error: str
+
+
+class Collector(trace_service_pb2_grpc.TraceServiceServicer):
+    """An OTLP collector in the test's process. `environ` turns a service's telemetry on towards it."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._spans: list[CollectedSpan] = []
+        self.headers: dict[str, str] = {}
+        self._server = grpc.server(futures.ThreadPoolExecutor(2))
+        trace_service_pb2_grpc.add_TraceServiceServicer_to_server(self, self._server)
+        self.endpoint = f"http://127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
+        self.environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": self.endpoint, "OTEL_BSP_SCHEDULE_DELAY": "20"}
+        self._server.start()
+
+    def Export(self, request: Any, context: Any) -> Any:
+        """What an exporter calls."""
+        found = []
+        for resource in request.resource_spans:
+            service = _attributes(resource.resource.attributes).get("service.name", "")
+            for span in (span for scope in resource.scope_spans for span in scope.spans):
+                found.append(
+                    CollectedSpan(
+                        name=span.name,
+                        trace_id=span.trace_id.hex(),
+                        span_id=span.span_id.hex(),
+                        parent_id=span.parent_span_id.hex(),
+                        service=service,
+                        kind=span.kind,
+                        start_ns=span.start_time_unix_nano,
+                        end_ns=span.end_time_unix_nano,
+                        attributes=_attributes(span.attributes),
+                        links=tuple((link.trace_id.hex(), link.span_id.hex()) for link in span.links),
+                        error=span.status.message if span.status.code == 2 else "",
+                    )
+                )
+        with self._changed:
+            self._spans += found
+            self.headers = {key: str(value) for key, value in context.invocation_metadata()}
+            self._changed.notify_all()
+        return trace_service_pb2.ExportTraceServiceResponse()
+
+    @property
+    def spans(self) -> list[CollectedSpan]:
+        """All that came so far."""
+        with self._changed:
+            return list(self._spans)
+
+    def wait(self, predicate: Callable[[list[CollectedSpan]], Any], timeout: float = 10.0) -> list[CollectedSpan]:
+        """Blocks until the predicate holds over all spans, and answers them. For sync tests."""
+        with self._changed:
+            held = self._changed.wait_for(lambda: predicate(self._spans), timeout)
+            assert held, f"not within {timeout} s; got {sorted(f'{s.service} {s.name}' for s in self._spans)}"
+            return list(self._spans)
+
+    async def wait_for(
+        self, predicate: Callable[[list[CollectedSpan]], Any], timeout: float = 10.0
+    ) -> list[CollectedSpan]:
+        """`wait` beside a running event loop."""
+        return await asyncio.to_thread(self.wait, predicate, timeout)
+
+    def close(self) -> None:
+        """Stops listening."""
+        self._server.stop(None).wait()
+
+
+@pytest.fixture
+def collector() -> Iterator[Collector]:
+    """An OTLP collector: `setup("x", collector.environ)`, then `await collector.wait_for(lambda spans: …)`."""
+    collector = Collector()
+    yield collector
+    collector.close()
+
+
+def _attributes(attributes: Any) -> dict[str, Any]:
+    return {one.key: getattr(one.value, one.value.WhichOneof("value")) for one in attributes}
