@@ -1,0 +1,59 @@
+"""Checks 5, 17 and 18: how much at once, how much a minute and a day, and what needs votes."""
+
+from nanoclaw_broker.capability import Capability
+from nanoclaw_broker.decision import Decision, deny
+from nanoclaw_broker.facts import Facts
+from nanoclaw_broker.policy import RATE_SECONDS, Check, Level
+
+
+def busy(facts: Facts, _: Capability | None) -> Decision | None:
+    """5. So many calls of a group at once, no more."""
+    limit = facts.limits.pending
+    if facts.usage.pending < limit:
+        return None
+    return deny(
+        Check.BUSY,
+        "BUSY",
+        f"the group has {facts.usage.pending} calls under way",
+        pending=facts.usage.pending,
+        limit=limit,
+    )
+
+
+def rate(facts: Facts, capability: Capability | None) -> Decision | None:
+    """17. So many in any minute."""
+    edge, limit = facts.usage.rate_edge, facts.limits.rate_for(facts.ask.group, facts.level)
+    if edge == "" or edge <= facts.rate_horizon:
+        return None
+    return deny(
+        Check.LIMITS,
+        "RATE_LIMITED",
+        f"group {facts.ask.group} has made {limit} {facts.level.name} calls within {RATE_SECONDS} s",
+        capability,
+        limit=limit,
+        window_seconds=RATE_SECONDS,
+        oldest_in_window=edge,
+    )
+
+
+def quota(facts: Facts, capability: Capability | None) -> Decision | None:
+    """17. So many a day."""
+    today, limit = facts.usage.today, facts.limits.hard[facts.level]
+    if today < limit:
+        return None
+    return deny(
+        Check.LIMITS,
+        "QUOTA_EXHAUSTED",
+        f"group {facts.ask.group} has made its {limit} {facts.level.name} calls of today",
+        capability,
+        used=today,
+        limit=limit,
+        retry_at=facts.midnight,
+    )
+
+
+def votes(facts: Facts, capability: Capability | None) -> Decision | None:
+    """18. Nothing of L3 before there are votes on the very call."""
+    if facts.level < Level.L3:
+        return None
+    return deny(Check.VOTES, "L3_NOT_AVAILABLE", "L3 calls need votes, which this version does not take", capability)

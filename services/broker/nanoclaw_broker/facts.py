@@ -1,0 +1,153 @@
+"""What the decision about a call rests on: local facts from the claiming transaction, remote ones read before it."""
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from nanoclaw_broker.capability import Capability
+from nanoclaw_broker.ledger import State
+from nanoclaw_broker.policy import Level, Limits
+
+
+class Signature(enum.Enum):
+    """What the gateway says about the file that a call came from."""
+
+    VALID = "valid"
+    MISSING = "missing"
+    WRONG = "wrong"
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What a group asks for. params_hmac: keyed hash of provider, action and parameters."""
+
+    group: str
+    request_id: str
+    provider: str
+    action: str
+    params_hmac: str
+    task_id: str = ""
+    idempotency_key: str = ""
+    attempt: str = ""
+    signature: Signature = Signature.VALID
+
+    @property
+    def is_main(self) -> bool:
+        """Whether the group main asks."""
+        return self.group == "main"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong with the parameters. code: stable; INVALID_PARAMS where the schema says so."""
+
+    code: str
+    message: str
+    next_step: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Skill:
+    """What the providers say of the action asked for.
+
+    levels: of each action of the provider, empty where there is no such provider. missing_secrets: names of those that
+    the provider needs and the broker has not. problems: of the parameters. providers: the names there are.
+    """
+
+    providers: tuple[str, ...] = ()
+    levels: Mapping[str, Level] = field(default_factory=dict)
+    missing_secrets: tuple[str, ...] = ()
+    problems: tuple[Problem, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What governance says of the task named, at most a second ago.
+
+    found: whether it exists. live_gates: gates with a live approval; None: not asked. bound_attempt: the attempt that
+    may act for the asking group, empty where none is bound.
+    """
+
+    id: str
+    found: bool = True
+    version: int = 0
+    state: str = ""
+    scope: str = "COMPANY"
+    product_id: str = ""
+    assigned_group: str = ""
+    approver_group: str = ""
+    bound_attempt: str = ""
+    live_gates: frozenset[str] | None = None
+
+    def concerns(self, group: str) -> bool:
+        """Whether the group may know of it: main, whoever it is assigned to, and its gate's approver."""
+        return group in ("main", self.assigned_group, self.approver_group)
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """A call of the same group that is in the ledger already."""
+
+    call_id: str
+    state: State
+    provider: str
+    action: str
+    params_hmac: str
+    task_id: str
+    idempotency_key: str
+
+    def same_effect(self, ask: Ask) -> bool:
+        """Whether it was for the same action and parameters."""
+        return (self.provider, self.action, self.params_hmac) == (ask.provider, ask.action, ask.params_hmac)
+
+    def same_request(self, ask: Ask) -> bool:
+        """Whether it was the same request, word for word."""
+        return self.same_effect(ask) and (self.task_id, self.idempotency_key) == (ask.task_id, ask.idempotency_key)
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What the group has used at the action's level.
+
+    pending: calls under way. rate_edge: when the claim was made that lies a whole rate ago, empty where there were
+    fewer. today: claims since midnight UTC.
+    """
+
+    pending: int = 0
+    rate_edge: str = ""
+    today: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Everything that `call.decide` looks at.
+
+    now, rate_horizon (now less the rate's window), midnight (the next one): TEXT. task: None where none was named, and
+    `task_read` False where one was named and governance has not been asked yet.
+    """
+
+    ask: Ask
+    skill: Skill
+    now: str
+    rate_horizon: str = ""
+    midnight: str = ""
+    seen: Recorded | None = None
+    keyed: Recorded | None = None
+    usage: Usage = Usage()
+    capabilities: tuple[Capability, ...] = ()
+    task: Task | None = None
+    task_read: bool = True
+    limits: Limits = field(default_factory=Limits)
+
+    @property
+    def level(self) -> Level:
+        """What the action needs; L0 where it is not known."""
+        return self.skill.levels.get(self.ask.action, Level.L0)
+
+    @property
+    def wanted_product(self) -> str:
+        """The product that a capability must be for: that of the task, if it is the group's to name and has one."""
+        task = self.task
+        if task is None or not task.found or not task.concerns(self.ask.group) or task.scope != "PRODUCT":
+            return ""
+        return task.product_id
