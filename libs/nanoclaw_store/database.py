@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TypeVar
 
 from nanoclaw_core.clock import Clock, utc_now
-
 from nanoclaw_store import failures
 from nanoclaw_store.connections import Connect, open_reader, open_writer
 from nanoclaw_store.migrations import migrate

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 
 import structlog
+
 from nanoclaw_core.errors import Kind, NanoclawError
 
 Die = Callable[[str], object]

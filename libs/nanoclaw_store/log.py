@@ -6,10 +6,10 @@ from hashlib import sha256
 from json.encoder import encode_basestring
 from typing import Any, NamedTuple
 
-from nanoclaw_core.canonical import canonical
-from nanoclaw_core.errors import Kind, NanoclawError
 from sqlalchemy import Column, Integer, MetaData, Table, Text, bindparam, insert, select
 
+from nanoclaw_core.canonical import canonical
+from nanoclaw_core.errors import Kind, NanoclawError
 from nanoclaw_store.statements import UtcText, prepare
 from nanoclaw_store.tx import Tx
 

@@ -13,7 +13,6 @@ from pathlib import Path
 
 from nanoclaw_core.clock import Clock, to_text, utc_now
 from nanoclaw_core.errors import Kind, NanoclawError
-
 from nanoclaw_store.connections import Connect, open_migrator
 from nanoclaw_store.failures import is_busy, translate
 from nanoclaw_store.filesystems import refuse_shared

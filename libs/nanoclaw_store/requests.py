@@ -8,10 +8,10 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.descriptor_pool import Default as default_pool
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
-from nanoclaw_core.errors import Kind, NanoclawError
-from nanoclaw_core.ids import check_request_id
 from sqlalchemy import Column, LargeBinary, MetaData, Table, Text, bindparam, insert, select
 
+from nanoclaw_core.errors import Kind, NanoclawError
+from nanoclaw_core.ids import check_request_id
 from nanoclaw_store.database import Database
 from nanoclaw_store.statements import UtcText, prepare
 from nanoclaw_store.tx import Tx

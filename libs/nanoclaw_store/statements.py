@@ -5,13 +5,14 @@ from datetime import datetime
 from operator import itemgetter
 from typing import Any
 
-from nanoclaw_core.clock import to_text
 from sqlalchemy import Delete, Insert, Text, Update
 from sqlalchemy.dialects.sqlite.base import SQLiteCompiler
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 from sqlalchemy.sql.elements import BindParameter
 from sqlalchemy.sql.expression import SelectBase
 from sqlalchemy.types import TypeDecorator
+
+from nanoclaw_core.clock import to_text
 
 
 class UtcText(TypeDecorator[str]):

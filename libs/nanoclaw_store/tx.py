@@ -4,7 +4,6 @@ import sqlite3
 from typing import Any, cast
 
 from nanoclaw_core.clock import Clock, to_text
-
 from nanoclaw_store.statements import Statement
 
 

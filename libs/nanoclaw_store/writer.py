@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from nanoclaw_core.clock import Clock
-
 from nanoclaw_store import failures
 from nanoclaw_store.tx import Tx
 
