@@ -1,1 +1,1 @@
-"""To come."""
+"""The kernel: tasks, gates, approvals, products, and the log that is the truth about them."""

@@ -1,0 +1,194 @@
+"""A draft: what somebody wants created as a task, checked before it is one."""
+
+import json
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from nanoclaw_core.errors import Kind, NanoclawError, Violation
+from nanoclaw_core.ids import check_group, check_name
+from nanoclaw_governance.approval import check_approvable
+from nanoclaw_governance.product import Product
+from nanoclaw_governance.task import Gate, Priority, Risk, Scope, Task, TaskType
+
+MAX_TITLE = 500
+"""Characters."""
+MAX_TEXT = 64 * 1024
+"""Bytes of UTF-8 in any longer text of a request."""
+
+
+class Draft(NamedTuple):
+    """What CreateTask asks for; enums by name, empty where nothing was said."""
+
+    title: str
+    task_type: str
+    description: str = ""
+    priority: str = ""
+    product_id: str = ""
+    product: str = ""
+    scope: str = ""
+    assigned_group: str = ""
+    gate: str = ""
+    human_gate: bool = False
+    risk: str = ""
+    metadata: str = ""
+    id: str = ""
+    executor: str = ""
+
+
+def check_form(draft: Draft) -> None:
+    """Everything that is wrong with the draft itself, at once. Raises INVALID_FIELD."""
+    raise_invalid(list(_form(draft)))
+
+
+def _form(draft: Draft) -> Iterator[Violation]:
+    yield from check_title(draft.title)
+    yield from check_text("description", draft.description)
+    yield from check_text("executor", draft.executor)
+    yield from check_text("metadata_json", draft.metadata)
+    if draft.task_type not in TaskType.__members__:
+        yield _invalid("task_type", "is required", f"choose one of {', '.join(TaskType)}")
+    if draft.metadata and not _is_object(draft.metadata):
+        yield _invalid("metadata_json", "must be a JSON object", "send an object such as {}")
+    if draft.human_gate and draft.gate in ("", Gate.NONE):
+        yield _invalid("human_gate", "needs a gate", "choose a gate")
+    for check, field, value in ((check_name, "id", draft.id), (check_group, "assigned_group", draft.assigned_group)):
+        try:
+            if value:
+                check(field, value)
+        except NanoclawError as error:
+            yield from error.violations
+
+
+def check_title(title: str) -> Iterator[Violation]:
+    """1 to 500 characters."""
+    if not title.strip() or len(title) > MAX_TITLE:
+        yield _invalid("title", f"must have 1 to {MAX_TITLE} characters", "send a title")
+
+
+def check_text(field: str, text: str, limit: int = MAX_TEXT) -> Iterator[Violation]:
+    """At most so many bytes."""
+    if len(text) > limit or len(text.encode()) > limit:
+        yield _invalid(field, f"must have at most {limit} bytes", "keep the long version elsewhere and link to it")
+
+
+def required(field: str, text: str, limit: int = MAX_TEXT) -> Iterator[Violation]:
+    """Not blank, and at most so many bytes."""
+    if not text.strip():
+        yield _invalid(field, "is required", f"send {field}")
+    yield from check_text(field, text, limit)
+
+
+def raise_invalid(violations: list[Violation]) -> None:
+    """Raises INVALID_FIELD with all of them, if there are any."""
+    if violations:
+        message = "; ".join(f"{violation.field}: {violation.message}" for violation in violations)
+        raise NanoclawError(
+            Kind.INVALID, "INVALID_FIELD", message, violations=violations, next_step=violations[0].next_step
+        )
+
+
+def _invalid(field: str, message: str, next_step: str) -> Violation:
+    return Violation("INVALID_FIELD", message, next_step, field)
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(name)
+
+
+def _is_object(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text, parse_constant=_refuse_constant), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def resolve_scope(scope: str, product_id: str) -> tuple[str, bool]:
+    """The scope that holds, and whether it was coerced: PRODUCT without a product is COMPANY.
+
+    Raises SCOPE_MISMATCH for COMPANY with a product.
+    """
+    if product_id and scope == Scope.COMPANY:
+        raise NanoclawError(
+            Kind.INVALID,
+            "SCOPE_MISMATCH",
+            f"scope COMPANY excludes product {product_id}",
+            next_step="leave out the product, or choose scope PRODUCT",
+        )
+    if product_id:
+        return Scope.PRODUCT.value, False
+    return Scope.COMPANY.value, scope == Scope.PRODUCT
+
+
+def check_product(product: Product | None, wanted: str) -> None:
+    """Refuses what a new task can't belong to. Raises UNKNOWN_PRODUCT and PRODUCT_KILLED."""
+    if product is None:
+        raise NanoclawError(
+            Kind.NOT_FOUND, "UNKNOWN_PRODUCT", f"no product {wanted!r}", next_step="create the product first"
+        )
+    if product.status == "KILLED":
+        raise NanoclawError(
+            Kind.PRECONDITION,
+            "PRODUCT_KILLED",
+            f"product {product.name} is killed",
+            violations=[Violation("PRODUCT_KILLED", f"product {product.name} is killed", "an admin may revive it")],
+            next_step="an admin may revive the product",
+            product=product.id,
+        )
+
+
+def to_task(draft: Draft, task_id: str, product: Product | None, caller: str, traceparent: str, version: str, now: str) -> Task:
+    """The task in INBOX that the draft becomes. Raises SCOPE_MISMATCH, NO_POSSIBLE_APPROVER."""
+    product_id = product.id if product else ""
+    scope, _ = resolve_scope(draft.scope, product_id)
+    gate = draft.gate or Gate.NONE.value
+    refuse_unapprovable(gate, draft.human_gate, draft.assigned_group, ())
+    return Task(
+        id=task_id,
+        title=draft.title,
+        description=draft.description,
+        task_type=draft.task_type,
+        state="INBOX",
+        priority=draft.priority or Priority.P2.value,
+        product_id=product_id,
+        scope=scope,
+        assigned_group=draft.assigned_group,
+        executor=draft.executor,
+        gate=gate,
+        human_gate=int(draft.human_gate),
+        risk=draft.risk or Risk.NORMAL.value,
+        version=1,
+        round=0,
+        rework_count=0,
+        previous_state="",
+        state_reason="",
+        review_summary="",
+        checklist="[]",
+        evidence_required=None,
+        docs_updated=0,
+        evidence="[]",
+        blocked_from="",
+        blocked_by="",
+        override="",
+        executors="[]",
+        metadata=draft.metadata or "{}",
+        traceparent=traceparent,
+        policy_version=version,
+        created_by=caller,
+        created_at=now,
+        updated_at=now,
+        product_name=product.name if product else "",
+        product_status=product.status if product else "",
+    )
+
+
+def refuse_unapprovable(gate: str, human_gate: bool | int, assigned_group: str, executors: Any) -> None:
+    """Refuses what would leave nobody to approve. Raises NO_POSSIBLE_APPROVER."""
+    if violation := check_approvable(gate, human_gate, assigned_group, executors):
+        raise NanoclawError(
+            Kind.PRECONDITION,
+            violation.code,
+            violation.message,
+            violations=[violation],
+            next_step=violation.next_step,
+            gate=gate,
+        )
