@@ -27,7 +27,7 @@ class Verdict(NamedTuple):
 
 
 def possible_approvers(gate: str, assigned_group: str, executors: Collection[str]) -> tuple[str, ...]:
-    """Groups that could approve the gate, first choice first: its own, then main; none that works or worked behind it."""
+    """Groups that could approve the gate, first its own, then main; none that works or worked behind it."""
     own = APPROVER_GROUPS.get(gate)
     if own is None:
         return ()
@@ -49,9 +49,10 @@ def check_approvable(
     """NO_POSSIBLE_APPROVER if every group that could approve the gate works or worked behind it."""
     if gate == "NONE" or human_gate or possible_approvers(gate, assigned_group, executors):
         return None
+    workers = ", ".join(sorted({*executors, f"group:{assigned_group}"} - {"group:"}))
     return Violation(
         "NO_POSSIBLE_APPROVER",
-        f"no group is left that could approve gate {gate}: {', '.join(executors) or f'group:{assigned_group}'} works behind it",
+        f"no group is left that could approve gate {gate}: {workers} work or worked behind it",
         "assign another group, choose another gate, or mark the gate human_gate",
     )
 

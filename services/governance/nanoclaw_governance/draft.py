@@ -136,7 +136,9 @@ def check_product(product: Product | None, wanted: str) -> None:
         )
 
 
-def to_task(draft: Draft, task_id: str, product: Product | None, caller: str, traceparent: str, version: str, now: str) -> Task:
+def to_task(
+    draft: Draft, task_id: str, product: Product | None, caller: str, traceparent: str, version: str, now: str
+) -> Task:
     """The task in INBOX that the draft becomes. Raises SCOPE_MISMATCH, NO_POSSIBLE_APPROVER."""
     product_id = product.id if product else ""
     scope, _ = resolve_scope(draft.scope, product_id)

@@ -79,5 +79,3 @@ def _may_take_back(task: Task, to: str) -> bool:
     if task.state != "BLOCKED":
         return True
     return to == "DOING" and task.blocked_from == "DOING" and task.blocked_by == f"group:{task.assigned_group}"
-
-
