@@ -1,0 +1,42 @@
+"""A provider that counts its effects in a file, for the crash sweep: installed as third parties install theirs."""
+
+import os
+from pathlib import Path
+
+from nanoclaw_broker.providers import Action, Environment, Params, Provider, Result
+
+from nanoclaw_broker.ledger import Kind
+from nanoclaw_broker.policy import Level
+
+
+class AddParams(Params):
+    """What is counted."""
+
+    key: str
+
+
+class Add(Action[AddParams]):
+    """Appends the key to a file that nobody rewrites."""
+
+    name = "add"
+    level = Level.L2
+    kind = Kind.MUTATING
+    description = "counts one effect"
+    params = AddParams
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+
+    async def execute(self, params: AddParams) -> Result:
+        """One line for each effect; O_APPEND keeps lines whole."""
+        descriptor = os.open(self._file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        try:
+            os.write(descriptor, f"{params.key}\n".encode())
+        finally:
+            os.close(descriptor)
+        return Result({"counted": params.key})
+
+
+def provider(environment: Environment) -> Provider:
+    """The entry point."""
+    return Provider("count", "counts effects in a file", (Add(environment.home / "effects.log"),))
