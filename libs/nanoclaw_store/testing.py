@@ -14,7 +14,7 @@ from nanoclaw_store.migrations import migrate
 from nanoclaw_store.slices import Slice
 from nanoclaw_store.verification import verify
 
-_TYPES = {"String": "TEXT", "Integer": "INTEGER", "Boolean": "INTEGER", "LargeBinary": "BLOB", "Float": "REAL"}
+_TYPES = {"String": "TEXT", "Integer": "INTEGER", "Boolean": "INTEGER", "_Binary": "BLOB", "Float": "REAL"}
 _KINDS = {"INT": "INTEGER"}
 
 

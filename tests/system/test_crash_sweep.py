@@ -13,7 +13,6 @@ from typing import TypeAlias, TypeVar
 
 import pytest
 from chaos import Chaos
-from nanoclaw_store.testing import invariants
 
 from nanoclaw.broker.v1 import broker_pb2 as broker
 from nanoclaw.broker.v1 import broker_pb2_grpc
@@ -23,6 +22,7 @@ from nanoclaw_cli.services import SERVICES
 from nanoclaw_cli.supervisor import Supervisor
 from nanoclaw_core.errors import Kind, NanoclawError
 from nanoclaw_rpc import connect
+from nanoclaw_store.testing import invariants
 
 SEED = int(os.environ.get("SWEEP_SEED", "20261121"))
 TASKS = 200
