@@ -1,0 +1,226 @@
+"""Places where attempts run: the fake, processes with and without a sandbox; `docker` will join the list."""
+
+import asyncio
+import os
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import fake_runtime
+import pytest
+import pytest_asyncio
+
+from nanoclaw_dispatcher.attempt_spec import AttemptSpec
+from nanoclaw_dispatcher.groups import Group, Role
+from nanoclaw_dispatcher.process_runtime import ProcessRuntime
+from nanoclaw_dispatcher.runtime import Isolation, Observed, Runtime
+
+DEADLINE = 20.0
+
+# What an agent does, by name, for a POSIX shell; each leaves a line in its group's folder every time that it runs.
+_LOOP = "echo ready; while :; do sleep 0.02; done"
+PROGRAMS = {
+    "exit": 'exit "$1"',
+    "say": 'printf "%s" "$1"',
+    "read": "cat",
+    "wait": _LOOP,
+    "stubborn": f"trap '' TERM; {_LOOP}",
+    "polite": f"trap 'echo bye; exit 5' TERM; {_LOOP}",
+    "flood": 'head -c "$1" /dev/zero | tr "\\0" x; echo; echo the end',
+    "die": 'kill -9 "$$"',
+    "tick": "echo ready; while :; do sleep 0.02; echo tick; done",
+    "fall silent": "echo ready; exec sleep 60",
+}
+
+
+class Place(Protocol):
+    """Where attempts run, seen by a test. runtime: the present dispatcher's."""
+
+    runtime: Runtime
+    home: Path
+
+    async def successor(self) -> Runtime:
+        """The runtime of another dispatcher over the same place."""
+
+    def command(self, program: str, *args: str) -> tuple[str, ...]:
+        """The command line of a program of PROGRAMS, or of one that does not exist."""
+
+    def runs(self, attempt_id: str) -> int:
+        """How often an agent really ran."""
+
+    async def lose(self, attempt_id: str) -> None:
+        """Makes what would record the end disappear."""
+
+
+class _Place:
+    def __init__(self, home: Path) -> None:
+        self.home = home
+
+    async def until(self, true: Callable[[], Awaitable[Any]]) -> Any:
+        """The first true answer; fails after a while."""
+        deadline = time.monotonic() + DEADLINE
+        while not (answer := await true()):
+            assert time.monotonic() < deadline, "it never came true"
+            await asyncio.sleep(0.005)
+        return answer
+
+    def spec(self, attempt_id: str, program: str, *args: str, **options: Any) -> AttemptSpec:
+        """An attempt of the group `developer` with its mailbox; `options` are the group's."""
+        mailbox = self.home / "attempts" / attempt_id / "ipc"
+        mailbox.mkdir(parents=True, exist_ok=True)
+        group = Group("developer", Role.EXECUTOR, **{"command": self.command(program, *args), **options})
+        return AttemptSpec(attempt_id, f"{attempt_id}:READY->DOING:v3", "task-1", group, mailbox, '{"prompt": "hi"}\n')
+
+    async def started(self, attempt_id: str, program: str, *args: str, **options: Any) -> Observed:
+        """Created and started; one that says `ready` has said so."""
+        await self.runtime.create(self.spec(attempt_id, program, *args, **options))
+        seen = await self.runtime.start(attempt_id)
+        if "ready" in PROGRAMS.get(program, ""):
+            await self.until(lambda: self.said(attempt_id, "ready"))
+        return seen
+
+    async def said(self, attempt_id: str, word: str) -> bool:
+        return word in await self.runtime.last_lines(attempt_id)
+
+
+class FakePlace(_Place):
+    """The tests' own."""
+
+    def __init__(self, home: Path) -> None:
+        super().__init__(home)
+        self.engine = fake_runtime.FakeEngine(self._agent)
+        self.runtime = fake_runtime.FakeRuntime(self.engine)
+
+    async def successor(self) -> Runtime:
+        return fake_runtime.FakeRuntime(self.engine)
+
+    async def close(self) -> None:
+        await self.engine.close()
+
+    def command(self, program: str, *args: str) -> tuple[str, ...]:
+        return (program, *args)
+
+    def runs(self, attempt_id: str) -> int:
+        return self.engine.runs.count(attempt_id)
+
+    async def lose(self, attempt_id: str) -> None:
+        self.engine.lose(attempt_id)
+
+    async def _agent(self, run: "fake_runtime.FakeRun") -> int:
+        program, *args = run.spec.group.command
+        if program not in PROGRAMS:
+            raise fake_runtime.CommandMissing(f"{program}: not found")
+        if program == "exit":
+            return int(args[0])
+        if program == "say":
+            run.write(args[0])
+        elif program == "read":
+            run.write(run.spec.stdin)
+        elif program == "flood":
+            run.write("x" * int(args[0]) + "\nthe end\n")
+        elif program == "die":
+            self.engine.kill(run.spec.attempt_id)
+            await asyncio.sleep(DEADLINE)
+        else:
+            return await self._stay(run, program)
+        return 0
+
+    async def _stay(self, run: "fake_runtime.FakeRun", program: str) -> int:
+        run.trap = program in ("stubborn", "polite")
+        run.write("ready\n")
+        while not (program == "polite" and run.terminated.is_set()):
+            await asyncio.sleep(0.01)
+            if program == "tick":
+                run.write("tick\n")
+        run.write("bye\n")
+        return 5
+
+
+class ProcessPlace(_Place):
+    """Real processes."""
+
+    def __init__(self, home: Path, sandboxed: bool) -> None:
+        super().__init__(home)
+        self.sandboxed = sandboxed
+        self._opened: list[ProcessRuntime] = []
+
+    async def open(self) -> None:
+        self.runtime = await self.successor()
+        wanted = Isolation.BUBBLEWRAP if self.sandboxed else Isolation.UNSAFE
+        if self.runtime.isolation is not wanted:
+            pytest.skip(f"no sandbox works here: {self.runtime.no_sandbox_because}")
+
+    async def successor(self) -> ProcessRuntime:
+        runtime = ProcessRuntime(self.home, use_sandbox=self.sandboxed, allow_unsandboxed=not self.sandboxed)
+        await runtime.open()
+        self._opened.append(runtime)
+        return runtime
+
+    async def close(self) -> None:
+        for seen in await self.runtime.list():
+            await self.runtime.stop(seen.attempt_id, 0)
+        for runtime in self._opened:
+            await runtime.close()
+
+    def command(self, program: str, *args: str) -> tuple[str, ...]:
+        if program not in PROGRAMS:
+            return (program, *args)
+        mark = 'echo run >> "$NANOCLAW_GROUP_DIR/$NANOCLAW_ATTEMPT.runs"; '
+        return ("/bin/sh", "-c", mark + PROGRAMS[program], "sh", *args)
+
+    def runs(self, attempt_id: str) -> int:
+        marks = self.home / "groups" / "developer" / f"{attempt_id}.runs"
+        return len(marks.read_text().splitlines()) if marks.exists() else 0
+
+    def shim(self, attempt_id: str) -> int:
+        """The pid of the attempt's shim."""
+        from nanoclaw_dispatcher import attempt_files
+
+        started = attempt_files.read(str(self.home / "attempts" / attempt_id / "run"), attempt_files.STARTED)
+        assert started is not None
+        return int(started["pid"])
+
+    async def lose(self, attempt_id: str) -> None:
+        os.kill(self.shim(attempt_id), signal.SIGKILL)
+
+
+@pytest.fixture
+def home() -> Iterator[Path]:
+    """A NANOCLAW_HOME with a short path."""
+    path = Path(tempfile.mkdtemp(prefix="nc-", dir="/tmp"))
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest_asyncio.fixture(params=["fake", "bubblewrap", "unsandboxed"])
+async def place(request: pytest.FixtureRequest, home: Path) -> AsyncIterator[Any]:
+    """Every place in turn."""
+    if request.param == "fake":
+        place: Any = FakePlace(home)
+    else:
+        place = ProcessPlace(home, request.param == "bubblewrap")
+        await place.open()
+    yield place
+    await place.close()
+
+
+@pytest_asyncio.fixture(params=["bubblewrap", "unsandboxed"])
+async def processes(request: pytest.FixtureRequest, home: Path) -> AsyncIterator[ProcessPlace]:
+    """Real processes, with a sandbox and without."""
+    place = ProcessPlace(home, request.param == "bubblewrap")
+    await place.open()
+    yield place
+    await place.close()
+
+
+@pytest_asyncio.fixture
+async def sandboxed(home: Path) -> AsyncIterator[ProcessPlace]:
+    """Real processes in a sandbox."""
+    place = ProcessPlace(home, True)
+    await place.open()
+    yield place
+    await place.close()
