@@ -28,7 +28,7 @@ PROGRAMS = {
     "say": 'printf "%s" "$1"',
     "read": "cat",
     "wait": _LOOP,
-    "stubborn": f"trap '' TERM; {_LOOP}",
+    "stubborn": f"trap 'echo heard' TERM; {_LOOP}",
     "polite": f"trap 'echo bye; exit 5' TERM; {_LOOP}",
     "flood": 'head -c "$1" /dev/zero | tr "\\0" x; echo; echo the end',
     "die": 'kill -9 "$$"',
@@ -136,6 +136,8 @@ class FakePlace(_Place):
             await asyncio.sleep(0.01)
             if program == "tick":
                 run.write("tick\n")
+            if run.terminated.is_set():
+                run.write("heard\n")
         run.write("bye\n")
         return 5
 

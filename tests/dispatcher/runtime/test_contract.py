@@ -1,4 +1,4 @@
-"""What every runtime promises, shown on each of them alike; the fake that the dispatcher's tests use is no exception."""
+"""What every runtime promises, shown on each alike; the fake that the dispatcher's tests use is no exception."""
 
 import asyncio
 from typing import Any
