@@ -10,24 +10,58 @@ from nanoclaw_core.errors import Kind, NanoclawError
 from nanoclaw_core.principal import Caller
 from nanoclaw_telemetry import TraceContext, current_trace
 
-__all__ = ["Call", "Proceed", "current_call", "current_caller", "current_trace"]
+__all__ = ["Call", "Proceed", "current_call", "current_caller", "current_trace", "enter", "mark_replayed", "note"]
 
 
 class Call:
-    """One RPC. Made by the server; filled from the outside in by the concerns."""
+    """One RPC. Made when its method is looked up; filled from the outside in by the concerns.
 
-    __slots__ = ("caller", "context", "deadline", "error", "metadata", "notes", "replayed", "stopping", "trace")
+    started: time.perf_counter. deadline: event loop time by which the handler ends, None for never. notes: facts for
+    the audit line. expired, stopping: why its task was cancelled, if it was us.
+    """
 
-    def __init__(self, context: "grpc.aio.ServicerContext[Any, Any]", metadata: Any) -> None:
-        self.context = context
+    __slots__ = (
+        "_parent",
+        "_trace",
+        "caller",
+        "context",
+        "deadline",
+        "error",
+        "expired",
+        "metadata",
+        "notes",
+        "replayed",
+        "started",
+        "stopping",
+    )
+
+    def __init__(self, metadata: Any) -> None:
         self.metadata = metadata
-        self.trace: TraceContext
+        self.context: grpc.aio.ServicerContext[Any, Any]
         self.caller: Caller | None = None
         self.error: NanoclawError | None = None
         self.deadline: float | None = None
         self.notes: dict[str, Any] | None = None
-        self.replayed = False
-        self.stopping = False
+        self.started = 0.0
+        self.expired = self.replayed = self.stopping = False
+        self._parent: TraceContext | None = None
+        self._trace: TraceContext | None = None
+
+    @property
+    def trace(self) -> TraceContext:
+        """The server span; made when first asked for, which reads without a collector never do."""
+        if self._trace is None:
+            for key, value in self.metadata:
+                if key == "traceparent" and isinstance(value, str):
+                    self._parent = TraceContext.parse(value)
+                    break
+            self._trace = self._parent.child() if self._parent is not None else TraceContext.new()
+        return self._trace
+
+    @property
+    def parent(self) -> TraceContext | None:
+        """The caller's span, if it named one."""
+        return self._parent if self.trace else None
 
 
 Proceed = Callable[[Any, Call], Awaitable[Any]]

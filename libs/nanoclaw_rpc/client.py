@@ -1,7 +1,7 @@
 """The client half: a channel for typed stubs that brings the credential and the trace, and raises NanoclawErrors."""
 
 import asyncio
-import os
+import time
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,9 @@ OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.min_reconnect_backoff_ms", 50),
     ("grpc.max_reconnect_backoff_ms", 1000),
 )
+
+
+_LOOK_SECONDS = 0.05
 
 
 def on_behalf(group: str, attempt: str = "") -> tuple[tuple[str, str], ...]:
@@ -67,19 +70,21 @@ class Token:
     """The authorization of a token file, as metadata."""
 
     def __init__(self, path: Path | None) -> None:
-        self._path = str(path) if path is not None else ""
+        self._path = path
+        self._look_again = 0.0
         self._stamp: tuple[int, int, int] | None = None
         self._metadata: tuple[tuple[str, str], ...] = ()
 
     def metadata(self) -> tuple[tuple[str, str], ...]:
         """The header, none without a file. Raises UNAUTHENTICATED TOKEN_UNREADABLE."""
-        if not self._path:
-            return ()
+        now = time.monotonic()
+        if now < self._look_again or self._path is None:
+            return self._metadata
         try:
-            stat = os.stat(self._path)  # noqa: PTH116 - every call pays for it
+            stat = self._path.stat()
             stamp = (stat.st_mtime_ns, stat.st_ino, stat.st_size)
             if stamp != self._stamp:
-                token = Path(self._path).read_text().strip()
+                token = self._path.read_text().strip()
                 if not token or not token.isascii() or not token.isprintable():
                     raise ValueError("not a token")
                 self._metadata = (("authorization", f"Bearer {token}"),)
@@ -91,6 +96,7 @@ class Token:
                 f"no token can be read from {self._path}",
                 next_step="name a token file that you may read",
             ) from None
+        self._look_again = now + _LOOK_SECONDS
         return self._metadata
 
 
@@ -170,32 +176,35 @@ class Unary:
             return await self._invoke(request, timeout=_left(allowed), metadata=headers, **options)
         except grpc.aio.AioRpcError as failed:
             error = from_rpc_error(failed)
-        if channel.attempts == 1 or not _again(request, error):
+        if channel.attempts <= 1 or not _again(request, error):
             raise error
         return await self._retry(request, allowed, headers, options, error)
 
     async def _retry(
         self, request: Any, allowed: float, headers: Metadata, options: dict[str, Any], first: NanoclawError
     ) -> Any:
-        """The second and later attempts; the first wait is before the second."""
-        error: NanoclawError | None = first
-        async for attempt in AsyncRetrying(
+        """The later attempts; the first is told as failed, so that a wait comes before the second."""
+        failure: NanoclawError | None = first
+
+        async def attempt() -> Any:
+            nonlocal failure
+            if failure is not None:
+                told, failure = failure, None
+                raise told
+            if self._channel.retries is not None:
+                self._channel.retries.labels(self._method).inc()
+            try:
+                return await self._invoke(request, timeout=_left(allowed), metadata=headers, **options)
+            except grpc.aio.AioRpcError as failed:
+                raise from_rpc_error(failed) from None
+
+        retrying = AsyncRetrying(
             stop=stop_after_attempt(self._channel.attempts),
             wait=wait_exponential_jitter(initial=0.05, max=1.0, jitter=0.05),
             retry=retry_if_exception(lambda raised: isinstance(raised, NanoclawError) and _again(request, raised)),
             reraise=True,
-        ):
-            with attempt:
-                if error is not None:
-                    error = None
-                    raise first
-                if self._channel.retries is not None:
-                    self._channel.retries.labels(self._method).inc()
-                try:
-                    return await self._invoke(request, timeout=_left(allowed), metadata=headers, **options)
-                except grpc.aio.AioRpcError as failed:
-                    raise from_rpc_error(failed) from None
-        raise AssertionError("unreachable")
+        )
+        return await retrying(attempt)
 
 
 class ServerStream:
@@ -213,17 +222,31 @@ class ServerStream:
 
 
 class Stream:
-    """Responses as they come; iterate, or read until grpc.aio.EOF. Raises NanoclawError."""
+    """Responses as they come; iterate, or read until grpc.aio.EOF. Raises NanoclawError.
+
+    `async with` ends the call when the block is left; otherwise cancel it when you stop reading before its end.
+    """
 
     def __init__(self, call: Any) -> None:
         self._call = call
+        self._responses: AsyncIterator[Any] | None = None
 
-    async def __aiter__(self) -> AsyncIterator[Any]:
+    def __aiter__(self) -> "Stream":
+        return self
+
+    async def __anext__(self) -> Any:
+        if self._responses is None:
+            self._responses = aiter(self._call)
         try:
-            async for response in self._call:
-                yield response
+            return await anext(self._responses)
         except grpc.aio.AioRpcError as failed:
             raise from_rpc_error(failed) from None
+
+    async def __aenter__(self) -> "Stream":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.cancel()
 
     async def read(self) -> Any:
         """The next response, grpc.aio.EOF at the end."""

@@ -1,4 +1,4 @@
-"""What every RPC passes before its servicer; outermost first: tracing, errors, audit, deadline, identify, authorize.
+"""What every RPC passes before its servicer: tracing, errors, audit, outermost first; then deadline and identity.
 
 Each concern is a decorator over the next one, composed once per method when the server starts.
 """
@@ -14,10 +14,9 @@ from typing import Any
 import structlog
 
 from nanoclaw_core.errors import Kind, NanoclawError
-from nanoclaw_rpc import call as calls
 from nanoclaw_rpc.call import Call, Proceed
 from nanoclaw_rpc.status import CODES, DETAILS_KEY, to_status
-from nanoclaw_telemetry import Telemetry, TraceContext
+from nanoclaw_telemetry import Telemetry
 from nanoclaw_telemetry import context as traces
 
 Concern = Callable[[Proceed], Proceed]
@@ -43,40 +42,24 @@ def tracing(method: Method, telemetry: Telemetry) -> Concern:
 
     def wrap(proceed: Proceed) -> Proceed:
         async def traced(request: Any, call: Call) -> Any:
-            parent: TraceContext | None = None
-            for key, value in call.metadata:
-                if key == "traceparent" and isinstance(value, str):
-                    parent = TraceContext.parse(value)
-                    break
-            call.trace = trace = parent.child() if parent is not None else TraceContext.new()
-            traces.enter(trace)
-            calls.enter(call)
-            start_ns = time.time_ns()
-            start = time.perf_counter()
+            traces.enter(call)
+            start_ns = time.time_ns() if telemetry.enabled else 0
+            call.started = time.perf_counter()
             code = "CANCELLED"
             try:
                 response = await proceed(request, call)
                 code = "OK" if call.error is None else CODES[call.error.kind].name
                 return response
             finally:
-                telemetry.rpc.observe(label, code, time.perf_counter() - start)
-                if telemetry.enabled:
-                    attributes: dict[str, str | int | bool] = {"rpc.system": "grpc", "rpc.grpc.status_code": code}
-                    if call.caller is not None:
-                        attributes["nanoclaw.principal"] = call.caller.principal
-                        if call.caller.attempt:
-                            attributes["nanoclaw.attempt"] = call.caller.attempt
-                    if call.error is not None:
-                        attributes["nanoclaw.reason"] = call.error.reason
-                    if call.notes:
-                        attributes.update({f"nanoclaw.{key}": value for key, value in call.notes.items()})
+                telemetry.rpc.observe(label, code, time.perf_counter() - call.started)
+                if start_ns:
                     telemetry.emit(
                         label,
-                        trace,
-                        parent=parent,
+                        call.trace,
+                        parent=call.parent,
                         start_ns=start_ns,
                         end_ns=time.time_ns(),
-                        attributes=attributes,
+                        attributes=_attributes(call, code),
                         kind="server",
                         error="" if code == "OK" else code,
                     )
@@ -84,6 +67,19 @@ def tracing(method: Method, telemetry: Telemetry) -> Concern:
         return traced
 
     return wrap
+
+
+def _attributes(call: Call, code: str) -> dict[str, str | int | bool]:
+    attributes: dict[str, str | int | bool] = {"rpc.system": "grpc", "rpc.grpc.status_code": code}
+    if call.caller is not None:
+        attributes["nanoclaw.principal"] = call.caller.principal
+        if call.caller.attempt:
+            attributes["nanoclaw.attempt"] = call.caller.attempt
+    if call.error is not None:
+        attributes["nanoclaw.reason"] = call.error.reason
+    if call.notes:
+        attributes.update({f"nanoclaw.{key}": value for key, value in call.notes.items()})
+    return attributes
 
 
 def errors(method: Method, log: Any) -> Concern:
@@ -123,22 +119,21 @@ def audit(method: Method, log: Any) -> Concern:
 
     def wrap(proceed: Proceed) -> Proceed:
         async def audited(request: Any, call: Call) -> Any:
-            start = time.perf_counter()
             try:
                 response = await proceed(request, call)
             except NanoclawError as error:
                 write = log.warning if error.kind in _WARNED else succeeded
-                write("rpc", rpc=label, code=CODES[error.kind].name, **_who(call), **_why(error), **_took(start))
+                write("rpc", rpc=label, code=CODES[error.kind].name, **_who(call), **_why(error), **_took(call))
                 raise
             except asyncio.CancelledError:
-                log.debug("rpc", rpc=label, code="CANCELLED", **_who(call), **_took(start))
+                log.debug("rpc", rpc=label, code="CANCELLED", **_who(call), **_took(call))
                 raise
             except Exception:
-                log.error("rpc", rpc=label, code="INTERNAL", **_who(call), **_took(start))
+                log.error("rpc", rpc=label, code="INTERNAL", **_who(call), **_took(call))
                 raise
             if told:
                 write = log.debug if call.replayed else succeeded
-                write("rpc", rpc=label, code="OK", **_who(call), **(call.notes or {}), **_took(start))
+                write("rpc", rpc=label, code="OK", **_who(call), **(call.notes or {}), **_took(call))
             return response
 
         return audited
@@ -168,35 +163,8 @@ def _why(error: NanoclawError) -> dict[str, Any]:
     return why
 
 
-def _took(start: float) -> dict[str, int]:
-    return {"took_us": int((time.perf_counter() - start) * 1e6)}
-
-
-def deadline(proceed: Proceed) -> Proceed:
-    """Ends the handler a little before the caller gives up, so that there is time left to say so."""
-
-    async def bounded(request: Any, call: Call) -> Any:
-        remaining = call.context.time_remaining()
-        if remaining is None:
-            return await proceed(request, call)
-        budget = remaining - min(0.1, remaining * 0.1)
-        loop = asyncio.get_running_loop()
-        call.deadline = loop.time() + budget
-        scope = asyncio.timeout_at(call.deadline)
-        try:
-            async with scope:
-                return await proceed(request, call)
-        except TimeoutError:
-            if not scope.expired():
-                raise
-            raise NanoclawError(
-                Kind.DEADLINE,
-                "DEADLINE_EXCEEDED",
-                f"no answer within the {remaining:.3f} s that the caller allowed",
-                next_step="whether it happened is unknown: read, or send the same request_id again",
-            ) from None
-
-    return bounded
+def _took(call: Call) -> dict[str, int]:
+    return {"took_us": int((time.perf_counter() - call.started) * 1e6)}
 
 
 def refuse(call: Call, error: NanoclawError) -> None:

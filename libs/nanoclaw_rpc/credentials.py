@@ -7,6 +7,7 @@ import json
 import os
 import re
 import secrets
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ FOUNDER = "operator:founder"
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_LOOK_SECONDS = 0.05
 _PREFIX = "nct_"  # nanoclaw_telemetry.scrub knows it
 
 log = structlog.get_logger("nanoclaw.credentials")
@@ -35,10 +37,10 @@ class Credentials:
 
     def __init__(self, directory: Path) -> None:
         self._path = directory / "credentials.json"
-        self._text_path = str(self._path)
         self._directory = directory
         self._stamp: tuple[int, int, int] | None = None
         self._callers: dict[bytes, Caller] | None = None
+        self._look_again = 0.0
 
     @classmethod
     def open(cls, directory: Path) -> "Credentials":
@@ -54,21 +56,26 @@ class Credentials:
         return credentials
 
     def identify(self, token: str) -> Caller | None:
-        """Who has the token, or None. Raises UNAVAILABLE while the file can't be read."""
-        try:
-            stat = os.stat(self._text_path)  # noqa: PTH116 - every call pays for it
-            if (stat.st_mtime_ns, stat.st_ino, stat.st_size) != self._stamp:
-                self._reload((stat.st_mtime_ns, stat.st_ino, stat.st_size))
-        except FileNotFoundError:
-            self._callers, self._stamp = None, None
-        if self._callers is None:
-            raise NanoclawError(
-                Kind.UNAVAILABLE,
-                "CREDENTIALS_UNREADABLE",
-                "the service cannot read its credentials",
-                next_step="an operator must repair secrets/credentials.json",
-            )
-        return self._callers.get(hashlib.sha256(token.encode()).digest())
+        """Who has the token, or None. Raises UNAVAILABLE while the file can't be read.
+
+        A new token is known at once, a revoked one forgotten within 50 ms: looking at the file costs a system call,
+        which is felt at thousands of calls a second.
+        """
+        digest = hashlib.sha256(token.encode()).digest()
+        now = time.monotonic()
+        caller = self._callers.get(digest) if self._callers is not None else None
+        if caller is None or now >= self._look_again:
+            self._look_again = now + _LOOK_SECONDS
+            self._look()
+            if self._callers is None:
+                raise NanoclawError(
+                    Kind.UNAVAILABLE,
+                    "CREDENTIALS_UNREADABLE",
+                    "the service cannot read its credentials",
+                    next_step="an operator must repair secrets/credentials.json",
+                )
+            caller = self._callers.get(digest)
+        return caller
 
     def token_file(self, principal: str) -> Path:
         """Where the token of an operator or service lies."""
@@ -138,16 +145,22 @@ class Credentials:
     def _write(self, entries: list[dict[str, str]]) -> None:
         _write_private(self._path, json.dumps({"principals": entries}, indent=2) + "\n")
 
-    def _reload(self, stamp: tuple[int, int, int]) -> None:
-        self._stamp = stamp
+    def _look(self) -> None:
+        """Reads the file again if it is another than before."""
         try:
+            stat = self._path.stat()
+            stamp = (stat.st_mtime_ns, stat.st_ino, stat.st_size)
+            if stamp == self._stamp:
+                return
+            self._callers, self._stamp = None, stamp
             self._callers = {
                 bytes.fromhex(entry["sha256"]): Caller(entry["principal"], Role(entry["role"]))
                 for entry in _entries(self._path.read_text())
             }
         except (OSError, ValueError) as error:
-            self._callers = None
-            log.error("credentials unreadable", path=self._text_path, error=str(error))
+            if isinstance(error, OSError):
+                self._callers, self._stamp = None, None
+            log.error("credentials unreadable", path=str(self._path), error=str(error))
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:

@@ -54,10 +54,13 @@ def caller_of(metadata: Any, credentials: Credentials) -> Caller:
         raise _unauthenticated("FOREIGN_ATTESTATION", f"{caller.principal} cannot speak for a group")
     if group is None:
         raise _unauthenticated("MALFORMED_ATTESTATION", "an attempt without a group")
-    name = check_group("nanoclaw-group", group)
-    return Caller(
-        f"group:{name}", via=caller.principal, attempt=check_name("nanoclaw-attempt", attempt) if attempt else ""
-    )
+    try:
+        principal = f"group:{check_group('nanoclaw-group', group)}"
+        return Caller(
+            principal, via=caller.principal, attempt=check_name("nanoclaw-attempt", attempt) if attempt else ""
+        )
+    except NanoclawError as error:
+        raise _unauthenticated("MALFORMED_ATTESTATION", error.message) from None
 
 
 def authorize(method: Method, access: frozenset[Access]) -> Concern:

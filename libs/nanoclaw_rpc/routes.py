@@ -10,11 +10,13 @@ from google.protobuf import descriptor_pool
 from google.protobuf.message import DecodeError
 
 from nanoclaw_core.errors import Kind, NanoclawError
+from nanoclaw_rpc import call as calls
 from nanoclaw_rpc import concerns, health, identity
 from nanoclaw_rpc.access import Access
 from nanoclaw_rpc.call import Call, Proceed
 from nanoclaw_rpc.concerns import Method
 from nanoclaw_rpc.credentials import Credentials
+from nanoclaw_rpc.deadline import Deadlines
 from nanoclaw_telemetry import Telemetry
 
 
@@ -68,10 +70,12 @@ class Routes(grpc.GenericRpcHandler):
         self._streams = streams
         self._log = concerns.default_log()
         self._handlers: dict[str, Any] = {}
+        self._deadlines = Deadlines()
         self._unknown = self._refusing()
 
     def service(self, handler_call_details: Any) -> Any:
-        """What grpc asks: the handler of a method."""
+        """What grpc asks, in the task of each RPC: the handler of its method."""
+        calls.enter(Call(handler_call_details.invocation_metadata))
         return self._handlers.get(handler_call_details.method, self._unknown)
 
     def add(
@@ -114,11 +118,11 @@ class Routes(grpc.GenericRpcHandler):
                 )
 
     def _compose(self, method: Method, handler: Any, guards: list[concerns.Concern]) -> Any:
-        around = [
+        around: list[concerns.Concern] = [
             concerns.tracing(method, self._telemetry),
             concerns.errors(method, self._log),
             concerns.audit(method, self._log),
-            concerns.deadline,
+            self._deadlines,
             *guards,
         ]
         proceed = self._streaming(handler) if handler.response_streaming else _unary(handler)
@@ -169,7 +173,10 @@ def _handler(proceed: Proceed, shape: Any) -> Any:
     """A grpc handler of the same shape. Requests arrive as bytes and are parsed behind the guards."""
 
     async def entry(request: Any, context: Any) -> Any:
-        return await proceed(request, Call(context, context.invocation_metadata()))
+        call = calls.current_call()
+        assert call is not None, "grpc looks a handler up in the task that runs it"
+        call.context = context
+        return await proceed(request, call)
 
     if shape.request_streaming:
         if shape.response_streaming:

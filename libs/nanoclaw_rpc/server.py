@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import structlog
 from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2_grpc
 from grpc_reflection.v1alpha._async import ReflectionServicer
@@ -16,9 +17,11 @@ from grpc_reflection.v1alpha._async import ReflectionServicer
 from nanoclaw_rpc import health
 from nanoclaw_rpc.access import Access
 from nanoclaw_rpc.credentials import Credentials
-from nanoclaw_rpc.listen import UnixListener, bind_tcp
+from nanoclaw_rpc.listen import UnixListener, bind_tcp, is_loopback
 from nanoclaw_rpc.routes import Routes, Tasks
 from nanoclaw_telemetry import Telemetry, off
+
+log = structlog.get_logger("nanoclaw.rpc")
 
 MESSAGE_BYTES = 8 * 1024 * 1024
 METADATA_BYTES = 16 * 1024
@@ -106,7 +109,10 @@ class Server:
             bound = listener.bind(server)
             self._listeners.append(listener)
             return bound
-        return bind_tcp(server, address, allow_remote=self._allow_remote)
+        bound = bind_tcp(server, address, allow_remote=self._allow_remote)
+        if not is_loopback(bound.rpartition(":")[0]):
+            log.warning("listening beyond this machine, without encryption", address=bound)
+        return bound
 
     def set_serving(self, serving: bool) -> None:
         """What grpc.health.v1 answers, for the server and each service."""

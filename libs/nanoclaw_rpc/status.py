@@ -7,7 +7,6 @@
 - `RetryInfo` where the facts hold `retry_after`, in seconds.
 """
 
-from collections.abc import Sequence
 
 import grpc
 from google.protobuf.any_pb2 import Any
@@ -47,25 +46,35 @@ _TEXT_CHARS = 600
 
 
 def to_status(error: NanoclawError) -> status_pb2.Status:
-    """The status of an error; cut to what fits into trailing metadata, the number of cut violations told."""
-    kept = len(error.violations)
-    while True:
-        status = _status(error, error.violations[:kept])
-        if status.ByteSize() <= _STATUS_BYTES or kept == 0:
-            return status
-        kept = kept * 2 // 3
+    """The status of an error; what does not fit into trailing metadata is cut, the number of cut violations told."""
+    for chars in (_TEXT_CHARS, 150, 40):
+        kept = len(error.violations)
+        while True:
+            status = _status(error, kept, chars)
+            if status.ByteSize() <= _STATUS_BYTES:
+                return status
+            if kept <= 1:
+                break
+            kept = kept * 2 // 3
+    bare = NanoclawError(error.kind, error.reason, error.message)
+    return _status(bare, 0, _TEXT_CHARS)
 
 
-def _status(error: NanoclawError, violations: Sequence[Violation]) -> status_pb2.Status:
-    facts = {name: _short(value) for name, value in error.facts.items()}
-    if len(violations) < len(error.violations):
-        facts["violations_cut"] = str(len(error.violations) - len(violations))
-    parts: list[Message] = [details.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=facts)]
+def _status(error: NanoclawError, kept: int, chars: int) -> status_pb2.Status:
+    def short(text: str) -> str:
+        text = text if text.isascii() else text.encode("utf-8", "replace").decode()  # protobuf refuses lone surrogates
+        return text if len(text) <= chars else text[: chars - 1] + "…"
+
+    violations = error.violations[:kept]
+    facts = {name: short(value) for name, value in error.facts.items()}
+    if kept < len(error.violations):
+        facts["violations_cut"] = str(len(error.violations) - kept)
+    parts: list[Message] = [details.ErrorInfo(reason=short(error.reason), domain=DOMAIN, metadata=facts)]
     if violations and error.kind is Kind.INVALID:
         parts.append(
             details.BadRequest(
                 field_violations=[
-                    details.BadRequest.FieldViolation(field=v.field, description=_short(v.message), reason=v.code)
+                    details.BadRequest.FieldViolation(field=v.field, description=short(v.message), reason=v.code)
                     for v in violations
                 ]
             )
@@ -74,19 +83,19 @@ def _status(error: NanoclawError, violations: Sequence[Violation]) -> status_pb2
         parts.append(
             details.PreconditionFailure(
                 violations=[
-                    details.PreconditionFailure.Violation(type=v.code, subject=v.field, description=_short(v.message))
+                    details.PreconditionFailure.Violation(type=v.code, subject=v.field, description=short(v.message))
                     for v in violations
                 ]
             )
         )
     steps = [(_NEXT, error.next_step), *((f"{_NEXT}:{i}", v.next_step) for i, v in enumerate(violations))]
     if any(step for _, step in steps):
-        links = [details.Help.Link(description=_short(step), url=url) for url, step in steps if step]
+        links = [details.Help.Link(description=short(step), url=url) for url, step in steps if step]
         parts.append(details.Help(links=links))
     if (delay := _retry_after(error)) is not None:
         parts.append(details.RetryInfo(retry_delay=delay))
     return status_pb2.Status(
-        code=CODES[error.kind].value[0], message=_short(error.message), details=[_pack(part) for part in parts]
+        code=CODES[error.kind].value[0], message=short(error.message), details=[_pack(part) for part in parts]
     )
 
 
@@ -145,10 +154,6 @@ def _retry_after(error: NanoclawError) -> Duration | None:
 
 def _pack(message: Message) -> Any:
     return Any(type_url=f"type.googleapis.com/{message.DESCRIPTOR.full_name}", value=message.SerializeToString())
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= _TEXT_CHARS else text[: _TEXT_CHARS - 1] + "…"
 
 
 def _code_name(number: int) -> str:

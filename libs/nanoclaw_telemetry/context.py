@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import Protocol
 
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-[0-9a-f]{2}(?:-.*)?")
 _bits = random.Random(os.urandom(32)).getrandbits  # noqa: S311 - ids must be unique, not secret
@@ -41,28 +42,44 @@ class TraceContext:
         return TraceContext(self.trace_id, f"{_bits(64) or 1:016x}")
 
 
-_current: ContextVar[TraceContext | None] = ContextVar("nanoclaw_trace", default=None)
+class Running(Protocol):
+    """Something with a span: an RPC being served makes its own only when asked."""
+
+    @property
+    def trace(self) -> TraceContext:
+        """The span."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Under:
+    trace: TraceContext
+
+
+_current: ContextVar[Running | None] = ContextVar("nanoclaw_trace", default=None)
 
 
 def current_trace() -> TraceContext:
     """The span that is running; outside any, the first span of a new trace each time."""
-    return _current.get() or TraceContext.new()
+    running = _current.get()
+    return running.trace if running is not None else TraceContext.new()
 
 
 def running_trace() -> TraceContext | None:
     """The span that is running, or None."""
-    return _current.get()
+    running = _current.get()
+    return running.trace if running is not None else None
 
 
-def enter(trace: TraceContext) -> None:
-    """Makes `trace` current for the rest of this task. For one that ends with the span; else use `under`."""
-    _current.set(trace)
+def enter(running: Running) -> None:
+    """Makes the span of `running` current for the rest of this task."""
+    _current.set(running)
 
 
 @contextmanager
 def under(trace: TraceContext) -> Iterator[TraceContext]:
     """Makes `trace` current inside the block: log lines carry it, outgoing calls continue it."""
-    token = _current.set(trace)
+    token = _current.set(_Under(trace))
     try:
         yield trace
     finally:

@@ -11,13 +11,17 @@ import structlog
 from nanoclaw_core.clock import to_text, utc_now
 from nanoclaw_core.errors import Kind, NanoclawError
 from nanoclaw_telemetry.context import running_trace
-from nanoclaw_telemetry.scrub import SCRUBBED, is_secret_key, scrub
+from nanoclaw_telemetry.scrub import SCRUBBED, is_secret_key, scrub_members, scrub_text
 
 LEVELS = {"DEBUG": 10, "INFO": 20, "WARN": 30, "WARNING": 30, "ERROR": 40, "CRITICAL": 50}
 
 Event = MutableMapping[str, Any]
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=repr).encode
 _FOREIGN_LEVEL = logging.WARNING
+_PLAIN = frozenset({str, int, bool, float, type(None)})
+
+
+_processors: list[Any] = []  # one list for good: loggers that were used before a second configure keep it
 
 
 def level_of(name: str) -> int:
@@ -35,8 +39,9 @@ def level_of(name: str) -> int:
 
 def configure(service: str, level: int) -> None:
     """Sends structlog's and the standard library's lines to stderr as JSON; the last call in a process wins."""
+    _processors[:] = [_Line(service)]
     structlog.configure(
-        processors=[_Line(service)],
+        processors=_processors,
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=lambda *_: _Stderr(),
         cache_logger_on_first_use=True,
@@ -80,11 +85,13 @@ class _Line:
             line["span_id"] = trace.span_id
         exc_info = event.pop("exc_info", None)
         for key, value in event.items():
-            line[key] = SCRUBBED if is_secret_key(key) else value if type(value) is int else scrub(value)
-        line["event"] = scrub(line["event"])
+            if is_secret_key(key):
+                line[key] = SCRUBBED
+            else:
+                line[key] = value if type(value) in _PLAIN else scrub_members(value)
         if exc_info:
-            line["exception"] = scrub(_traceback(exc_info))
-        return _encode(line) + "\n"
+            line["exception"] = _traceback(exc_info)
+        return scrub_text(_encode(line)) + "\n"
 
 
 def _traceback(exc_info: Any) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+import structlog
 from prometheus_client import Counter, Gauge, Histogram
 
 from nanoclaw_core import VERSION
@@ -12,6 +13,8 @@ from nanoclaw_telemetry.metrics import BOUNDS, Metrics, RpcTimes
 
 if TYPE_CHECKING:
     from nanoclaw_telemetry.spans import Spans
+
+log = structlog.get_logger("nanoclaw.telemetry")
 
 _NO_ATTRIBUTES: Mapping[str, str | int | bool] = {}
 
@@ -56,8 +59,12 @@ class Telemetry:
         context: the span's own ids. start_ns, end_ns: Unix time. kind: internal, server, client, producer, consumer.
         error: what went wrong, else empty. service: another resource than ours (`agent`).
         """
-        if self._spans is not None:
+        if self._spans is None:
+            return
+        try:
             self._spans.emit(name, context, parent, start_ns, end_ns, attributes, links, kind, error, service)
+        except Exception as problem:  # a span that can't be built must not cost the request that it tells of
+            log.warning("span dropped", span=name, problem=repr(problem))
 
     def counter(self, name: str, help: str, labels: Sequence[str] = ()) -> Counter:
         """A number that only rises."""
