@@ -1,13 +1,11 @@
 """Which handler answers a method: each composed once, behind its concerns; what is not there is refused."""
 
 import asyncio
-import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import grpc
 from google.protobuf import descriptor_pool
-from google.protobuf.message import DecodeError
 
 from nanoclaw_core.errors import Kind, NanoclawError
 from nanoclaw_rpc import call as calls
@@ -17,6 +15,7 @@ from nanoclaw_rpc.call import Call, Proceed
 from nanoclaw_rpc.concerns import Method
 from nanoclaw_rpc.credentials import Credentials
 from nanoclaw_rpc.deadline import Deadlines
+from nanoclaw_rpc.handlers import handler_of, registered, stream, unary
 from nanoclaw_telemetry import Telemetry
 
 
@@ -43,20 +42,6 @@ class Tasks:
         for task, call in list(self._open.items()):
             call.stopping = True
             task.cancel()
-
-
-class Recorder:
-    """Stands in for a server and keeps what the stub's add function registers."""
-
-    def __init__(self) -> None:
-        self.handlers: dict[str, Any] = {}
-
-    def add_generic_rpc_handlers(self, _handlers: Any) -> None:
-        """Registered handlers say the same."""
-
-    def add_registered_method_handlers(self, _service: str, handlers: Mapping[str, Any]) -> None:
-        """Takes the handlers."""
-        self.handlers.update(handlers)
 
 
 class Routes(grpc.GenericRpcHandler):
@@ -125,13 +110,13 @@ class Routes(grpc.GenericRpcHandler):
             self._deadlines,
             *guards,
         ]
-        proceed = self._streaming(handler) if handler.response_streaming else _unary(handler)
+        proceed = self._streaming(handler) if handler.response_streaming else unary(handler)
         for concern in reversed(around):
             proceed = concern(proceed)
-        return _handler(proceed, handler)
+        return handler_of(proceed, handler)
 
     def _streaming(self, handler: Any) -> Proceed:
-        proceed, streams = _stream(handler), self._streams
+        proceed, streams = stream(handler), self._streams
 
         async def stoppable(request: Any, call: Call) -> None:
             task = streams.enter(call)
@@ -159,93 +144,4 @@ class Routes(grpc.GenericRpcHandler):
             concerns.tracing(method, self._telemetry),
         ):
             proceed = concern(proceed)
-        return _handler(proceed, shape)
-
-
-def registered(add: Callable[[Any, Any], None], servicer: object) -> dict[str, Any]:
-    """The method handlers that a stub's add function registers, by bare name."""
-    recorder = Recorder()
-    add(servicer, recorder)
-    return recorder.handlers
-
-
-def _handler(proceed: Proceed, shape: Any) -> Any:
-    """A grpc handler of the same shape. Requests arrive as bytes and are parsed behind the guards."""
-
-    async def entry(request: Any, context: Any) -> Any:
-        call = calls.current_call()
-        assert call is not None, "grpc looks a handler up in the task that runs it"
-        call.context = context
-        return await proceed(request, call)
-
-    if shape.request_streaming:
-        if shape.response_streaming:
-            return grpc.stream_stream_rpc_method_handler(entry, shape.request_deserializer, None)
-        return grpc.stream_unary_rpc_method_handler(entry, shape.request_deserializer, None)
-    if shape.response_streaming:
-        return grpc.unary_stream_rpc_method_handler(entry, None, None)
-    return grpc.unary_unary_rpc_method_handler(entry, None, None)
-
-
-def _parser(handler: Any) -> Callable[[Any], Any]:
-    """Parses a request; a stream of them is parsed by grpc."""
-    if handler.request_streaming:
-        return lambda requests: requests
-    deserialize = handler.request_deserializer
-
-    def parse(body: bytes) -> Any:
-        try:
-            return deserialize(body)
-        except DecodeError:
-            raise NanoclawError(
-                Kind.INVALID,
-                "MALFORMED_REQUEST",
-                "the request is not a message of this type",
-                next_step="build it from the protos of this version",
-            ) from None
-
-    return parse
-
-
-def _unary(handler: Any) -> Proceed:
-    behaviour = handler.stream_unary if handler.request_streaming else handler.unary_unary
-    parse, serialize = _parser(handler), handler.response_serializer
-
-    async def run(request: Any, call: Call) -> Any:
-        return serialize(await behaviour(parse(request), call.context))
-
-    return run
-
-
-def _stream(handler: Any) -> Proceed:
-    behaviour = handler.stream_stream if handler.request_streaming else handler.unary_stream
-    parse, serialize = _parser(handler), handler.response_serializer
-
-    async def run(request: Any, call: Call) -> None:
-        context = call.context
-        responses = behaviour(parse(request), _Writer(context, serialize))
-        if inspect.isasyncgen(responses):
-            try:
-                async for response in responses:
-                    await context.write(serialize(response))
-            finally:
-                await responses.aclose()
-        else:
-            await responses
-
-    return run
-
-
-class _Writer:
-    """A context whose write serializes, for handlers that write instead of yielding."""
-
-    def __init__(self, context: Any, serialize: Callable[[Any], bytes]) -> None:
-        self._context = context
-        self._serialize = serialize
-
-    async def write(self, message: Any) -> None:
-        """Sends one response."""
-        await self._context.write(self._serialize(message))
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._context, name)
+        return handler_of(proceed, shape)

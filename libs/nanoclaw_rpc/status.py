@@ -7,7 +7,6 @@
 - `RetryInfo` where the facts hold `retry_after`, in seconds.
 """
 
-
 import grpc
 from google.protobuf.any_pb2 import Any
 from google.protobuf.duration_pb2 import Duration

@@ -1,7 +1,7 @@
 """For tests: which RPCs a service has, and which of them its access table forgets."""
 
 from nanoclaw_rpc.access import Access
-from nanoclaw_rpc.routes import registered
+from nanoclaw_rpc.handlers import registered
 from nanoclaw_rpc.server import ServiceSpec
 
 
