@@ -1,0 +1,88 @@
+"""The `nanoclaw` command: every noun is a file of its own."""
+
+import asyncio
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nanoclaw_cli import (
+    audit,
+    call,
+    dispatch,
+    grants,
+    invocation,
+    messages,
+    operators,
+    product,
+    status,
+    task,
+    task_review,
+    up,
+)
+from nanoclaw_cli.output import console, say_error
+from nanoclaw_core import VERSION
+from nanoclaw_core.errors import NanoclawError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="NanoClaw OS: governs teams of AI agents. Every command takes --json.",
+)
+for nouns in (up.app, status.app):
+    app.add_typer(nouns)
+app.add_typer(task.app, name="task")
+app.add_typer(product.app, name="product")
+app.add_typer(task_review.alone)
+app.add_typer(grants.app)
+app.add_typer(call.app, name="call")
+app.add_typer(dispatch.app, name="dispatch")
+app.add_typer(messages.app)
+app.add_typer(audit.app, name="audit")
+app.add_typer(operators.app, name="operator")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"nanoclaw {VERSION}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    context: typer.Context,
+    home: Annotated[Path, typer.Option(envvar="NANOCLAW_HOME", help="Where everything lies.")] = Path("var"),
+    operator: Annotated[
+        str, typer.Option("--as", envvar="NANOCLAW_OPERATOR", help="The operator whose token is used.")
+    ] = "founder",
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True)] = False,
+) -> None:
+    """What all commands share."""
+    context.with_resource(invocation.running(invocation.Invocation(home.absolute(), operator)))
+
+
+@app.command()
+def demo(context: typer.Context) -> None:
+    """The main job, live: governed tasks through every state, agents at work, gates, a brokered call, the trace."""
+    from nanoclaw_cli.demo import demo as run  # its libraries are needed nowhere else
+
+    if not asyncio.run(run(invocation.current().home, console(), os.environ)):
+        raise typer.Exit(1)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command (sys.argv's) and exits: a refusal is one line and exit code 1, wrong usage exit code 2."""
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    try:
+        app(given, prog_name="nanoclaw")
+    except NanoclawError as error:
+        say_error(error, "--json" in given)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

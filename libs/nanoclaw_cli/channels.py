@@ -1,0 +1,84 @@
+"""Stubs of the running services, with the operator's credential; and lists read page by page."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from nanoclaw.broker.v1.broker_pb2_grpc import BrokerServiceStub
+from nanoclaw.dispatcher.v1.dispatcher_pb2_grpc import DispatcherServiceStub
+from nanoclaw.gateway.v1.gateway_pb2_grpc import GatewayServiceStub
+from nanoclaw.governance.v1.governance_pb2_grpc import GovernanceServiceStub
+from nanoclaw_cli.invocation import current
+from nanoclaw_cli.services import SERVICES
+from nanoclaw_core.errors import Kind, NanoclawError
+from nanoclaw_rpc import connect
+
+if TYPE_CHECKING:  # only the type stubs have these
+    from nanoclaw.broker.v1.broker_pb2_grpc import BrokerServiceAsyncStub
+    from nanoclaw.dispatcher.v1.dispatcher_pb2_grpc import DispatcherServiceAsyncStub
+    from nanoclaw.gateway.v1.gateway_pb2_grpc import GatewayServiceAsyncStub
+    from nanoclaw.governance.v1.governance_pb2_grpc import GovernanceServiceAsyncStub
+
+PAGE = 500
+
+
+@asynccontextmanager
+async def _stub(name: str, make: Callable[[Any], Any]) -> AsyncIterator[Any]:
+    invocation = current()
+    service = next(service for service in SERVICES if service.name == name)
+    if not service.socket(invocation.home).exists():
+        raise NanoclawError(
+            Kind.UNAVAILABLE,
+            "NOT_RUNNING",
+            f"{name} is not running for {invocation.home}",
+            next_step="start the services with `nanoclaw up`, or name another home with --home",
+        )
+    if not invocation.token_file.exists():
+        raise NanoclawError(
+            Kind.UNAUTHENTICATED,
+            "NO_TOKEN",
+            f"there is no token of operator {invocation.operator!r} at {invocation.token_file}",
+            next_step="make one with `nanoclaw operator add`, or name another operator with --as",
+        )
+    async with connect(service.target(invocation.home), token_file=invocation.token_file) as channel:
+        yield make(channel)
+
+
+@asynccontextmanager
+async def governance() -> "AsyncIterator[GovernanceServiceAsyncStub]":
+    """Governance's. Raises NOT_RUNNING, NO_TOKEN."""
+    async with _stub("governance", GovernanceServiceStub) as stub:
+        yield stub
+
+
+@asynccontextmanager
+async def broker() -> "AsyncIterator[BrokerServiceAsyncStub]":
+    """The broker's. Raises NOT_RUNNING, NO_TOKEN."""
+    async with _stub("broker", BrokerServiceStub) as stub:
+        yield stub
+
+
+@asynccontextmanager
+async def dispatcher() -> "AsyncIterator[DispatcherServiceAsyncStub]":
+    """The dispatcher's. Raises NOT_RUNNING, NO_TOKEN."""
+    async with _stub("dispatcher", DispatcherServiceStub) as stub:
+        yield stub
+
+
+@asynccontextmanager
+async def gateway() -> "AsyncIterator[GatewayServiceAsyncStub]":
+    """The gateway's. Raises NOT_RUNNING, NO_TOKEN."""
+    async with _stub("gateway", GatewayServiceStub) as stub:
+        yield stub
+
+
+async def pages(call: Callable[[Any], Any], request: Any, field: str, limit: int) -> list[Any]:
+    """Up to `limit` items of a list RPC (0: all), read page by page; `field` is the response's list."""
+    found: list[Any] = []
+    while True:
+        request.page_size = min(PAGE, limit - len(found)) if limit else PAGE
+        response = await call(request)
+        found.extend(getattr(response, field))
+        if not response.next_page_token or (limit and len(found) >= limit):
+            return found
+        request.page_token = response.next_page_token
