@@ -1,11 +1,11 @@
 """`nanoclaw audit`: proves, offline, that the log is whole and that the state is its fold."""
 
+import asyncio
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from nanoclaw_cli.audit_view import show
 from nanoclaw_cli.invocation import command, current
 from nanoclaw_core.errors import Kind, NanoclawError
 
@@ -32,7 +32,11 @@ async def verify(
             f"there is no database at {database}",
             next_step="name a file, or another home with --home",
         )
-    from nanoclaw_store import verify as verify_database  # SQLAlchemy: no other command pays for loading it
+    # SQLAlchemy: no other command pays for loading it.
+    from nanoclaw_cli.audit_view import show
+    from nanoclaw_store import verify as verify_database
 
-    if not show(database, verify_database(database)):
+    report = await asyncio.to_thread(verify_database, database)
+    show(database, report)
+    if not report.ok:
         raise typer.Exit(1)
