@@ -9,12 +9,12 @@ from nanoclaw_agent.client import Client
 from nanoclaw_agent.folder import Folder
 from nanoclaw_agent.plan import Step, read_plan
 from nanoclaw_agent.prompt import Assignment
-from nanoclaw_agent.response import DENIED, Response
+from nanoclaw_agent.response import FAILED, TIMEOUT, Response
 
 SUMMARY_LIMIT = 4000
 
-PASSING = frozenset({"BUSY", "RATE_LIMITED", "RATE_LIMIT", "UNAVAILABLE", "BREAKER_OPEN", "CIRCUIT_OPEN", "DEADLINE"})
-"""Codes of refusals that another attempt, after the dispatcher's backoff, may not meet."""
+PASSING = frozenset({"BUSY", "RATE_LIMITED", "UNAVAILABLE", "DEADLINE", "NEVER_SENT"})
+"""Codes that another attempt, after the dispatcher's backoff, may not meet."""
 
 UNANSWERED = frozenset({"NO_ANSWER", "MAILBOX_UNAVAILABLE", "BAD_RESPONSE", "INTERNAL"})
 """Codes that say nothing about the request itself."""
@@ -89,17 +89,28 @@ class Executor:
         # The same in every attempt and round: whatever happens to this agent, the effect happens once.
         digest = zlib.crc32(json.dumps(step.params, sort_keys=True).encode())
         key = f"{self._assignment.task_id}:{number}:{provider}.{action}:{digest:08x}"
-        answer = self._client.call(provider, action, step.params, task_id=self._assignment.task_id, idempotency_key=key)
+        task_id, again = self._assignment.task_id, self._again(key)
+        key_now = f"{key}:{again}" if again else key
+        answer = self._client.call(provider, action, step.params, task_id=task_id, idempotency_key=key_now)
         if answer.ok:
             if step.path:
                 self._folder.write(step.path, json.dumps(answer.data, ensure_ascii=False, indent=2) + "\n")
             self._done.append(f"called {provider}.{action}" + (f": {answer.summary}" if answer.summary else ""))
-        elif answer.code in UNANSWERED or (answer.status == DENIED and answer.code in PASSING):
+        elif answer.code in UNANSWERED or answer.code in PASSING:
             raise GaveUp(f"{provider}.{action}: {answer.why}")
         elif step.lenient:
             self._done.append(f"{provider}.{action} was {answer.status}: {answer.code}")
         else:
+            # It did not happen, so once a person lets the task go on it may be tried under another key; under this one
+            # the broker would give the recorded answer for ever. Of an unknown effect nobody can say that.
+            if answer.status in (FAILED, TIMEOUT) and answer.code != "EFFECT_UNKNOWN":
+                self._memory["again"] = {**self._memory.get("again", {}), key: again + 1}
             raise Blocked(f"{provider}.{action} was {answer.status}: {answer.why}")
+
+    def _again(self, key: str) -> int:
+        again = self._memory.get("again")
+        found = again.get(key) if isinstance(again, dict) else 0
+        return found if isinstance(found, int) else 0
 
     def _note(self) -> None:
         task, environment = self._assignment.task, self._client.environment

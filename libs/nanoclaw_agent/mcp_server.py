@@ -7,7 +7,6 @@ from mcp.server.mcpserver import MCPServer
 
 from nanoclaw_agent.client import Client
 from nanoclaw_agent.mcp_tools import Tools
-from nanoclaw_core import VERSION
 
 INSTRUCTIONS = (
     "You run in a governed container without a network. These tools are your only way out: gov_* move tasks through the"
@@ -18,7 +17,7 @@ INSTRUCTIONS = (
 
 def build(client: Client) -> MCPServer:
     """The server, with every tool over the client's mailbox."""
-    server = MCPServer("nanoclaw", version=VERSION, instructions=INSTRUCTIONS, log_level="WARNING")
+    server = MCPServer("nanoclaw", instructions=INSTRUCTIONS, log_level="WARNING")
     for tool in Tools(client).all():
         server.add_tool(tool)
     return server

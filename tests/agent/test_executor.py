@@ -103,6 +103,24 @@ def test_a_refusal_that_may_pass_is_left_to_the_next_attempt(bench: Bench, host:
     assert moves(host) == []
 
 
+@pytest.mark.parametrize(
+    ("status", "code", "same_key"),
+    [("failed", "HTTP_ERROR", False), ("timeout", "NO_REPLY", False), ("timeout", "EFFECT_UNKNOWN", True)],
+)
+def test_after_unblocking_a_failed_call_is_tried_anew_and_an_unknown_one_is_not(
+    bench: Bench, host: Any, status: str, code: str, same_key: bool
+) -> None:
+    """The recorded answer would stand under the same key for ever; of an unknown effect nothing may be repeated."""
+    host.answer = lambda request: (
+        {"status": status, "code": code} if request["type"] == "ext_call" else {"status": "executed"}
+    )
+    bench.run("do: call http get {}")
+    bench.run("do: call http get {}", reason="try again")
+    first, second = (request["idempotency_key"] for request in host.of("ext_call"))
+    assert (first == second) is same_key
+    assert [state for state, _ in moves(host)] == ["BLOCKED", "BLOCKED"]
+
+
 def test_a_call_that_may_be_refused_does_not_stop_it(bench: Bench, host: Any) -> None:
     """`try call` notes the no."""
     host.answer = lambda request: (
