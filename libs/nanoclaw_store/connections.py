@@ -21,7 +21,7 @@ _HARMLESS = frozenset(
 def open_writer(path: Path, tables: frozenset[str], connect: Connect) -> sqlite3.Connection:
     """The writer's: writes the given tables and nothing else. Waits 10 ms for a lock; the writer itself tries again."""
     connection = _open(path, "rw", connect)
-    return _prepared(connection, tables, {**_LASTING, "busy_timeout": 10})
+    return _prepared(connection, tables, {**_LASTING, "busy_timeout": 10, "journal_size_limit": 64 << 20})
 
 
 def open_reader(path: Path, connect: Connect) -> sqlite3.Connection:

@@ -135,15 +135,15 @@ class Database:
             connection.execute("BEGIN")
             return query(tx)
         except BaseException as error:
-            for failure in (error, tx.failure):
-                if failures.is_fatal(failure):
-                    self._die(f"I/O error or corruption: {failure!r}")
+            tx.failure = tx.failure or error
             told = failures.translate(error)
             if told is error:
                 raise
             raise told from error
         finally:
             tx.close()
+            if failures.is_fatal(tx.failure):
+                self._die(f"I/O error or corruption: {tx.failure!r}")
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
 
@@ -163,6 +163,7 @@ class Database:
                 job.answer.set_result(outcome.value)
             else:
                 job.answer.set_exception(outcome.error)
+                job.answer.exception()  # seen: who is cancelled just now does not want it any more
         if changed:
             self._commits += 1
             self._news()

@@ -65,8 +65,14 @@ def translate(error: BaseException) -> BaseException:
     return error
 
 
+def not_begun(error: Exception) -> BaseException:
+    """What a caller is told when no transaction could begin."""
+    told = translate(error)
+    return failed(f"no transaction could begin: {error}") if isinstance(told, sqlite3.Error) else told
+
+
 def failed(message: str) -> NanoclawError:
-    """STORE_FAILED: the transaction ended under a unit, and it was undone."""
+    """STORE_FAILED: nothing was stored, for a reason that may pass."""
     return NanoclawError(Kind.UNAVAILABLE, "STORE_FAILED", message, next_step="try again")
 
 

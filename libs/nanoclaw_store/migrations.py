@@ -54,8 +54,9 @@ def migrate(
     Raises NanoclawError: STORE_ON_SHARED_FILE_SYSTEM; STORE_MIGRATION_CHANGED where a file is not the one that was
     applied; STORE_NEWER where the database has a migration that is not in the folder; STORE_MIGRATION_FAILED.
     """
-    _create(path)
+    _create_folder(path.parent)
     refuse_shared(path)
+    _create(path)
     deadline = time.monotonic() + wait_seconds
     connection = open_migrator(path, connect)
     try:
@@ -86,10 +87,13 @@ def read_migrations(folder: Path) -> list[Migration]:
     return found
 
 
+def _create_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _flush(folder.parent)
+
+
 def _create(path: Path) -> None:
-    if not path.parent.is_dir():
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _flush(path.parent.parent)
     # Never open() the file here: closing it would drop the locks that other connections of this process hold.
     try:
         os.mknod(path, stat.S_IFREG | 0o600)
@@ -190,7 +194,8 @@ def _register(connection: sqlite3.Connection, slice_: Slice) -> None:
             raise _broken(f"{', '.join(both)}: claimed by {slice_.name}, owned by {row['slice']}")
     connection.execute(
         "INSERT INTO store_slices (slice, log, tables, folded) VALUES (?, ?, ?, ?) ON CONFLICT (slice) DO UPDATE "
-        "SET log = excluded.log, tables = excluded.tables, folded = excluded.folded",
+        "SET log = excluded.log, tables = excluded.tables, folded = excluded.folded "
+        "WHERE (log, tables, folded) <> (excluded.log, excluded.tables, excluded.folded)",
         (
             slice_.name,
             slice_.log,

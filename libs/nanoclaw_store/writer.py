@@ -123,9 +123,9 @@ class Writer(threading.Thread):
         try:
             connection = self._begin()
         except Exception as error:
-            refusal = self._refusal(error)
-            return [Outcome(error=refusal) for _ in jobs], False
-        execute, outcomes, before = connection.execute, [], connection.total_changes
+            self._gave_up(error)
+            return [Outcome(error=failures.not_begun(error)) for _ in jobs], False
+        execute, outcomes, changed, changes = connection.execute, [], False, connection.total_changes
         try:
             for job in jobs:
                 execute("SAVEPOINT unit")
@@ -134,7 +134,10 @@ class Writer(threading.Thread):
                     raise _TransactionLost
                 if outcome.error is not None:
                     execute("ROLLBACK TO unit")
+                elif connection.total_changes != changes:
+                    changed = True
                 execute("RELEASE unit")
+                changes = connection.total_changes  # counts what was rolled back, too
                 outcomes.append(outcome)
         except _TransactionLost:
             self._discard()
@@ -144,13 +147,14 @@ class Writer(threading.Thread):
             self._discard()
             raise _TransactionLost from error
         self._commit(connection)
-        return outcomes, connection.total_changes != before
+        return outcomes, changed
 
     def _alone(self, job: Job) -> tuple[Outcome, bool]:
         try:
             connection = self._begin()
         except Exception as error:
-            return Outcome(error=self._refusal(error)), False
+            self._gave_up(error)
+            return Outcome(error=failures.not_begun(error)), False
         before = connection.total_changes
         outcome = self._run(job, connection)
         if outcome.error is not None or not connection.in_transaction:
@@ -201,11 +205,10 @@ class Writer(threading.Thread):
             self._discard()
             raise _TransactionLost from error
 
-    def _refusal(self, error: Exception) -> BaseException:
-        """What all are told when no transaction could begin."""
+    def _gave_up(self, error: Exception) -> None:
+        """No transaction could begin."""
         self._die_if_fatal(error)
         self._discard()
-        return failures.translate(error)
 
     def _discard(self) -> None:
         """Closes the connection, which rolls back what is open; the next unit opens another."""
