@@ -19,6 +19,22 @@ _JUDGES = frozenset({Relation.ADMIN, Relation.APPROVER, Relation.MAIN, Relation.
 _PERSONS = frozenset({Relation.ADMIN, Relation.APPROVER})
 
 
+class Approval(NamedTuple):
+    """An approval's row: of which gate, by whom, and what it covers. Voided once, it stays void."""
+
+    id: str
+    task_id: str
+    gate: str
+    approved_by: str
+    notes: str
+    round: int
+    task_version: int
+    digest: str
+    created_at: str
+    voided_at: str = ""
+    void_reason: str = ""
+
+
 class Verdict(NamedTuple):
     """The answer to a request to approve: refused, standing already, or to be recorded."""
 

@@ -8,7 +8,7 @@ from nanoclaw_core.errors import Kind, NanoclawError, Violation
 from nanoclaw_core.ids import check_group, check_name
 from nanoclaw_governance.approval import check_approvable
 from nanoclaw_governance.product import Product
-from nanoclaw_governance.task import Gate, Priority, Risk, Scope, Task, TaskType
+from nanoclaw_governance.task import COLUMNS, Gate, Priority, Risk, Scope, Task, TaskType
 
 MAX_TITLE = 500
 """Characters."""
@@ -144,12 +144,11 @@ def to_task(
     scope, _ = resolve_scope(draft.scope, product_id)
     gate = draft.gate or Gate.NONE.value
     refuse_unapprovable(gate, draft.human_gate, draft.assigned_group, ())
-    return Task(
-        id=task_id,
+    return new_task(
+        task_id,
         title=draft.title,
         description=draft.description,
         task_type=draft.task_type,
-        state="INBOX",
         priority=draft.priority or Priority.P2.value,
         product_id=product_id,
         scope=scope,
@@ -158,20 +157,6 @@ def to_task(
         gate=gate,
         human_gate=int(draft.human_gate),
         risk=draft.risk or Risk.NORMAL.value,
-        version=1,
-        round=0,
-        rework_count=0,
-        previous_state="",
-        state_reason="",
-        review_summary="",
-        checklist="[]",
-        evidence_required=None,
-        docs_updated=0,
-        evidence="[]",
-        blocked_from="",
-        blocked_by="",
-        override="",
-        executors="[]",
         metadata=draft.metadata or "{}",
         traceparent=traceparent,
         policy_version=version,
@@ -181,6 +166,29 @@ def to_task(
         product_name=product.name if product else "",
         product_status=product.status if product else "",
     )
+
+
+def new_task(task_id: str, **fields: Any) -> Task:
+    """A task in INBOX that nothing has happened to yet, with these fields."""
+    return Task(**{**_BLANK, "id": task_id, **fields})
+
+
+_BLANK: dict[str, Any] = {
+    **dict.fromkeys(COLUMNS, ""),
+    "state": "INBOX",
+    "gate": "NONE",
+    "human_gate": 0,
+    "risk": "NORMAL",
+    "version": 1,
+    "round": 0,
+    "rework_count": 0,
+    "checklist": "[]",
+    "evidence_required": None,
+    "docs_updated": 0,
+    "evidence": "[]",
+    "executors": "[]",
+    "metadata": "{}",
+}
 
 
 def refuse_unapprovable(gate: str, human_gate: bool | int, assigned_group: str, executors: Any) -> None:
