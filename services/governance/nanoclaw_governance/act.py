@@ -35,6 +35,13 @@ class Act:
     trace_id: str = ""
     new_id: NewId = new_ulid
     facts: list[Fact] = field(default_factory=list)
+    ran: bool = False
+    """False after the fact: a recorded answer was given again."""
+
+    def begin(self) -> None:
+        """At the start of each run of the unit: it may run twice."""
+        self.ran = True
+        self.facts.clear()
 
     def record(
         self,

@@ -12,9 +12,7 @@ from nanoclaw_governance.task import Task
 from nanoclaw_store import Change, Tx, prepare
 
 _INSERT = prepare(insert(APPROVALS))
-_LIVE = prepare(
-    select(APPROVALS).where(APPROVALS.c.task_id == bindparam("task_id"), APPROVALS.c.voided_at == "")
-)
+_LIVE = prepare(select(APPROVALS).where(APPROVALS.c.task_id == bindparam("task_id"), APPROVALS.c.voided_at == ""))
 _VOID = prepare(
     update(APPROVALS)
     .where(APPROVALS.c.task_id == bindparam("of_task"), APPROVALS.c.voided_at == "")

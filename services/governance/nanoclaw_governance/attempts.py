@@ -50,6 +50,11 @@ def bind(tx: Tx, act: Act, task_id: str, group: str, attempt_id: str, fence: int
     tx.run(_BIND, **key, **values)
     now_bound = tasks.find(tx, task_id, act.caller)
     act.record(
-        tx, now_bound, "bind_attempt", (Change("gov_attempts", key, values),), subject=attempt_id, facts={"group": group}
+        tx,
+        now_bound,
+        "bind_attempt",
+        (Change("gov_attempts", key, values),),
+        subject=attempt_id,
+        facts={"group": group},
     )
     return now_bound

@@ -7,13 +7,9 @@ from typing import Any, NamedTuple
 from nanoclaw_core.errors import Kind, NanoclawError, Violation
 from nanoclaw_core.ids import check_group, check_name
 from nanoclaw_governance.approval import check_approvable
+from nanoclaw_governance.form import check_text, check_title, raise_invalid, violation
 from nanoclaw_governance.product import Product
 from nanoclaw_governance.task import COLUMNS, Gate, Priority, Risk, Scope, Task, TaskType
-
-MAX_TITLE = 500
-"""Characters."""
-MAX_TEXT = 64 * 1024
-"""Bytes of UTF-8 in any longer text of a request."""
 
 
 class Draft(NamedTuple):
@@ -46,49 +42,17 @@ def _form(draft: Draft) -> Iterator[Violation]:
     yield from check_text("executor", draft.executor)
     yield from check_text("metadata_json", draft.metadata)
     if draft.task_type not in TaskType.__members__:
-        yield _invalid("task_type", "is required", f"choose one of {', '.join(TaskType)}")
+        yield violation("task_type", "is required", f"choose one of {', '.join(TaskType)}")
     if draft.metadata and not _is_object(draft.metadata):
-        yield _invalid("metadata_json", "must be a JSON object", "send an object such as {}")
+        yield violation("metadata_json", "must be a JSON object", "send an object such as {}")
     if draft.human_gate and draft.gate in ("", Gate.NONE):
-        yield _invalid("human_gate", "needs a gate", "choose a gate")
+        yield violation("human_gate", "needs a gate", "choose a gate")
     for check, field, value in ((check_name, "id", draft.id), (check_group, "assigned_group", draft.assigned_group)):
         try:
             if value:
                 check(field, value)
         except NanoclawError as error:
             yield from error.violations
-
-
-def check_title(title: str) -> Iterator[Violation]:
-    """1 to 500 characters."""
-    if not title.strip() or len(title) > MAX_TITLE:
-        yield _invalid("title", f"must have 1 to {MAX_TITLE} characters", "send a title")
-
-
-def check_text(field: str, text: str, limit: int = MAX_TEXT) -> Iterator[Violation]:
-    """At most so many bytes."""
-    if len(text) > limit or len(text.encode()) > limit:
-        yield _invalid(field, f"must have at most {limit} bytes", "keep the long version elsewhere and link to it")
-
-
-def required(field: str, text: str, limit: int = MAX_TEXT) -> Iterator[Violation]:
-    """Not blank, and at most so many bytes."""
-    if not text.strip():
-        yield _invalid(field, "is required", f"send {field}")
-    yield from check_text(field, text, limit)
-
-
-def raise_invalid(violations: list[Violation]) -> None:
-    """Raises INVALID_FIELD with all of them, if there are any."""
-    if violations:
-        message = "; ".join(f"{violation.field}: {violation.message}" for violation in violations)
-        raise NanoclawError(
-            Kind.INVALID, "INVALID_FIELD", message, violations=violations, next_step=violations[0].next_step
-        )
-
-
-def _invalid(field: str, message: str, next_step: str) -> Violation:
-    return Violation("INVALID_FIELD", message, next_step, field)
 
 
 def _refuse_constant(name: str) -> None:

@@ -8,7 +8,8 @@ from nanoclaw_core.canonical import canonical
 from nanoclaw_core.errors import Kind, NanoclawError, Violation, denied, invalid
 from nanoclaw_core.ids import check_group
 from nanoclaw_core.principal import Caller
-from nanoclaw_governance.draft import check_text, check_title, raise_invalid, refuse_unapprovable, required
+from nanoclaw_governance.draft import refuse_unapprovable
+from nanoclaw_governance.form import check_text, check_title, raise_invalid, required
 from nanoclaw_governance.policy import Policy, Relation
 from nanoclaw_governance.relation import fenced, relations
 from nanoclaw_governance.task import Task, check_open, check_version, successor, with_executors
@@ -85,7 +86,10 @@ def update(task: Task, wanted: Details, caller: Caller, policy: Policy, now: str
         return edited(task, changes, policy, now)
     if task.human_gate and not caller.is_admin:
         raise denied(
-            "NOT_PERMITTED", f"only a person may change the human gate of task {task.id}", "ask an operator", task=task.id
+            "NOT_PERMITTED",
+            f"only a person may change the human gate of task {task.id}",
+            "ask an operator",
+            task=task.id,
         )
     gate, human_gate = changes.get("gate", task.gate), changes.get("human_gate", task.human_gate)
     if human_gate and gate == "NONE":

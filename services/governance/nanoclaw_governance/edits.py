@@ -64,9 +64,7 @@ def set_checklist(tx: Tx, act: Act, task_id: str, expected: int | None, wanted: 
     )
 
 
-def override(
-    tx: Tx, act: Act, task_id: str, expected: int | None, wanted: Pass, traceparent: str
-) -> tuple[Task, Task]:
+def override(tx: Tx, act: Act, task_id: str, expected: int | None, wanted: Pass, traceparent: str) -> tuple[Task, Task]:
     """The task that may pass now, and the P0 task that reminds of the review. Raises what OverrideTask answers."""
     follow_up_id = act.new_id()
     task, _ = _apply(

@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from nanoclaw_core.errors import Violation
-from nanoclaw_core.principal import Caller
+from nanoclaw_core.errors import Violation, denied, invalid
+from nanoclaw_core.principal import Caller, Role
 from nanoclaw_governance.policy import APPROVER_GROUPS, PERMITTED, Policy, Relation
 from nanoclaw_governance.requirement import unmet
 from nanoclaw_governance.task import Task, check_version, worked_on
@@ -79,3 +79,18 @@ def _may_take_back(task: Task, to: str) -> bool:
     if task.state != "BLOCKED":
         return True
     return to == "DOING" and task.blocked_from == "DOING" and task.blocked_by == f"group:{task.assigned_group}"
+
+
+def subject_of(as_principal: str, caller: Caller) -> Caller:
+    """For whom to explain: the caller, or whom an admin or a service names; an operator is taken for an admin.
+
+    Raises NOT_PERMITTED, INVALID_FIELD.
+    """
+    if as_principal in ("", caller.principal):
+        return caller
+    if not caller.is_admin and caller.kind != "service":
+        raise denied("NOT_PERMITTED", f"{caller.principal} may ask for itself only", "leave out as_principal")
+    kind, _, name = as_principal.partition(":")
+    if kind not in ("operator", "service", "group") or not name:
+        raise invalid("as_principal", "must be operator:name, service:name or group:name", "such as group:developer")
+    return Caller(as_principal, Role.ADMIN if kind == "operator" else Role.NONE)

@@ -35,7 +35,7 @@ class Filter(NamedTuple):
 
     @property
     def is_indexed(self) -> bool:
-        """Whether a page reads little more than its own rows. (States with a group or alone are one index range each.)"""
+        """Whether a page reads little more than its own rows: states with or without a group are ranges of an index."""
         rest = (self.product_id, self.gate if self.gate != "NONE" else "", self.states or self.assigned_group)
         return not self.priority and self.gate != "NONE" and sum(map(bool, rest)) <= 1
 

@@ -6,8 +6,9 @@ from typing import NamedTuple
 from nanoclaw_core.canonical import canonical
 from nanoclaw_core.errors import Kind, NanoclawError, Violation, denied, invalid
 from nanoclaw_core.principal import Caller
-from nanoclaw_governance.draft import MAX_TITLE, check_text, new_task, raise_invalid, required
+from nanoclaw_governance.draft import new_task
 from nanoclaw_governance.edit import Edit, edited
+from nanoclaw_governance.form import MAX_TITLE, check_text, raise_invalid, required
 from nanoclaw_governance.policy import Policy
 from nanoclaw_governance.product import check_admin
 from nanoclaw_governance.relation import fenced
@@ -59,7 +60,9 @@ def _missing(task: Task, wanted: Pass, policy: Policy) -> Iterator[Violation]:
         yield Violation("OVERRIDE_MISSING_REVIEW_DEADLINE", "the override has no deadline", "send review_deadline")
 
 
-def follow_up(task: Task, wanted: Pass, task_id: str, caller: Caller, traceparent: str, policy: Policy, now: str) -> Task:
+def follow_up(
+    task: Task, wanted: Pass, task_id: str, caller: Caller, traceparent: str, policy: Policy, now: str
+) -> Task:
     """The P0 task that reminds of the review; the company's where the product is not active any more."""
     by = f"by {wanted.review_deadline}" if wanted.review_deadline else "soon"
     living = task.product_status == "ACTIVE"

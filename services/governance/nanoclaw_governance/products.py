@@ -8,7 +8,7 @@ from sqlalchemy import bindparam, func, insert, select, update
 from nanoclaw_core.errors import Kind, NanoclawError, not_found
 from nanoclaw_core.ids import check_name
 from nanoclaw_governance.act import Act
-from nanoclaw_governance.draft import check_text, raise_invalid, required
+from nanoclaw_governance.form import check_text, raise_invalid, required
 from nanoclaw_governance.product import Product, ProductChange, decide_update
 from nanoclaw_governance.tables import LOG, PRODUCTS
 from nanoclaw_store import Change, Statement, Tx, prepare
@@ -101,9 +101,7 @@ def change(tx: Tx, act: Act, product_id: str, wanted: ProductChange, reason: str
         return product, False
     if "name" in changes:
         _refuse_taken(tx, (changes["name"],), product.id)
-    updated = tx.run(
-        _update(tuple(changes)), decided_id=product.id, decided_version=product.version, **changes
-    )
+    updated = tx.run(_update(tuple(changes)), decided_id=product.id, decided_version=product.version, **changes)
     if updated != 1:
         raise NanoclawError(Kind.CONFLICT, "STALE_VERSION", f"product {product.id} changed underneath")
     changed = product._replace(**changes)

@@ -66,7 +66,7 @@ def get(tx: Tx, task_id: str) -> Task | None:
 
 
 def find(tx: Tx, task_id: str, caller: Caller) -> Task:
-    """The task, if the caller may see it. Raises TASK_NOT_FOUND: whoever may not see it does not learn that it exists."""
+    """The task, if the caller may see it. Raises TASK_NOT_FOUND: who may not see it does not learn that it exists."""
     task = get(tx, task_id)
     if task is None or not is_visible(task, caller):
         raise not_found("task", task_id)
@@ -142,7 +142,7 @@ def put(tx: Tx, act: Act, task: Task, facts: Mapping[str, Any] | None = None) ->
 
 
 def _product_of(tx: Tx, draft: Draft) -> Product | None:
-    """The product by id, by name, or by both if they agree. Raises UNKNOWN_PRODUCT, PRODUCT_KILLED, PRODUCT_MISMATCH."""
+    """The product by id or name, or both. Raises UNKNOWN_PRODUCT, PRODUCT_KILLED, PRODUCT_MISMATCH."""
     wanted = draft.product_id or draft.product
     if not wanted:
         return None

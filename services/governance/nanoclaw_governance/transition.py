@@ -43,7 +43,9 @@ def decide(task: Task, move: Move, caller: Caller, policy: Policy, now: str) -> 
         return Decision(_refused(Kind.DENIED, task, [objection]))
     if violations := list(unmet(task, move.to, move.reason, summary_after(task, move), caller, policy)):
         return Decision(_refused(Kind.PRECONDITION, task, violations))
-    return Decision(changes=_changes(task, move, caller, policy, now), voids="the task entered DOING" if move.to == "DOING" else "")
+    return Decision(
+        changes=_changes(task, move, caller, policy, now), voids="the task entered DOING" if move.to == "DOING" else ""
+    )
 
 
 def objections(task: Task, to: str, caller: Caller) -> Iterator[Violation]:

@@ -1,0 +1,43 @@
+"""The form of requests: what texts must be like, and every field that is not so at once."""
+
+from collections.abc import Iterator
+
+from nanoclaw_core.errors import Kind, NanoclawError, Violation
+
+MAX_TITLE = 500
+"""Characters."""
+MAX_TEXT = 64 * 1024
+"""Bytes of UTF-8 in any longer text of a request."""
+
+
+def check_title(title: str) -> Iterator[Violation]:
+    """1 to 500 characters."""
+    if not title.strip() or len(title) > MAX_TITLE:
+        yield violation("title", f"must have 1 to {MAX_TITLE} characters", "send a title")
+
+
+def check_text(field: str, text: str, limit: int = MAX_TEXT) -> Iterator[Violation]:
+    """At most so many bytes."""
+    if len(text) > limit or len(text.encode()) > limit:
+        yield violation(field, f"must have at most {limit} bytes", "keep the long version elsewhere and link to it")
+
+
+def required(field: str, text: str, limit: int = MAX_TEXT) -> Iterator[Violation]:
+    """Not blank, and at most so many bytes."""
+    if not text.strip():
+        yield violation(field, "is required", f"send {field}")
+    yield from check_text(field, text, limit)
+
+
+def raise_invalid(violations: list[Violation]) -> None:
+    """Raises INVALID_FIELD with all of them, if there are any."""
+    if violations:
+        message = "; ".join(f"{violation.field}: {violation.message}" for violation in violations)
+        raise NanoclawError(
+            Kind.INVALID, "INVALID_FIELD", message, violations=violations, next_step=violations[0].next_step
+        )
+
+
+def violation(field: str, message: str, next_step: str) -> Violation:
+    """INVALID_FIELD about one field."""
+    return Violation("INVALID_FIELD", message, next_step, field)

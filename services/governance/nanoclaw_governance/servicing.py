@@ -1,0 +1,60 @@
+"""What all RPCs stand on: the database, the policy, and how a mutation becomes one unit."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from google.protobuf.message import Message
+
+from nanoclaw.governance.v1 import governance_pb2_grpc
+from nanoclaw_governance import contexts, spans, wire
+from nanoclaw_governance.act import Act
+from nanoclaw_governance.policy import Policy
+from nanoclaw_governance.tables import REQUESTS
+from nanoclaw_rpc import current_caller, current_trace
+from nanoclaw_store import Database, Idempotency, Tx
+from nanoclaw_telemetry import Telemetry
+
+R = TypeVar("R", bound=Message)
+
+
+class Servicing(governance_pb2_grpc.GovernanceServiceServicer):
+    """The ground under the RPCs.
+
+    list_calls: the broker's, for context packs. heartbeat_seconds: of WatchTasks. started_at: TEXT.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        policy: Policy,
+        telemetry: Telemetry,
+        list_calls: contexts.ListCalls,
+        *,
+        heartbeat_seconds: float,
+        started_at: str,
+    ) -> None:
+        self._database = database
+        self._idempotency = Idempotency(database, REQUESTS)
+        self._policy = policy
+        self._policy_message = wire.policy_message(policy)
+        self._telemetry = telemetry
+        self._list_calls = list_calls
+        self._heartbeat_seconds = heartbeat_seconds
+        self._started_at = started_at
+        self._watchers = 0
+        self._verifying = asyncio.Lock()
+
+    async def _write(self, request: Any, operate: Callable[[Tx, Act], R]) -> R:
+        """Runs a mutation once for its request_id, and tells its facts once they are durable."""
+        caller, trace, start_ns = current_caller(), current_trace(), time.time_ns()
+        act = Act(caller, self._policy, request.request_id, trace.trace_id)
+
+        def unit(tx: Tx) -> R:
+            act.begin()
+            return operate(tx, act)
+
+        response = await self._idempotency.run(caller.principal, request, unit)
+        spans.tell(self._telemetry, act, trace, start_ns)
+        return response

@@ -1,0 +1,52 @@
+"""What an operator sets: NANOCLAW_GOVERNANCE_*, and the few variables that all services share."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from nanoclaw_core import settings
+from nanoclaw_governance.policy import Policy
+
+PREFIX = "NANOCLAW_GOVERNANCE_"
+SHARED = {"home": "NANOCLAW_HOME"}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """listen: addresses, comma separated; empty: the unix socket of the home. broker: the broker's address; empty: its
+    socket in the home. strict, trust_main: see policy.Policy. heartbeat_seconds: of WatchTasks. drain_seconds: for RPCs
+    under way when stopped. metrics: loopback host:port, empty: none. allow_remote: listen beyond loopback.
+    """
+
+    home: Path = Path("var")
+    listen: str = ""
+    broker: str = ""
+    broker_seconds: float = 1.0
+    strict: bool = False
+    trust_main: bool = False
+    heartbeat_seconds: float = 10.0
+    drain_seconds: float = 5.0
+    metrics: str = ""
+    allow_remote: bool = False
+
+    @property
+    def addresses(self) -> list[str]:
+        """Where to listen."""
+        return [address.strip() for address in self.listen.split(",") if address.strip()] or [
+            f"unix:{self.home.absolute()}/run/governance.sock"
+        ]
+
+    @property
+    def broker_address(self) -> str:
+        """Where the broker listens."""
+        return self.broker or f"unix:{self.home.absolute()}/run/broker.sock"
+
+    @property
+    def policy(self) -> Policy:
+        """The policy that holds."""
+        return Policy(strict=self.strict, trust_main=self.trust_main)
+
+
+def load(environ: Mapping[str, str]) -> Settings:
+    """From the environment. Raises UNKNOWN_SETTING, INVALID_SETTING."""
+    return settings.load(Settings, PREFIX, environ, shared=SHARED)
