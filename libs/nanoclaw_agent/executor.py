@@ -13,12 +13,6 @@ from nanoclaw_agent.response import FAILED, TIMEOUT, Response
 
 SUMMARY_LIMIT = 4000
 
-PASSING = frozenset({"BUSY", "RATE_LIMITED", "UNAVAILABLE", "DEADLINE", "NEVER_SENT"})
-"""Codes that another attempt, after the dispatcher's backoff, may not meet."""
-
-UNANSWERED = frozenset({"NO_ANSWER", "MAILBOX_UNAVAILABLE", "BAD_RESPONSE", "INTERNAL"})
-"""Codes that say nothing about the request itself."""
-
 
 class GaveUp(Exception):
     """The agent can't finish; its message is the last line that it writes. The dispatcher tries again."""
@@ -96,7 +90,7 @@ class Executor:
             if step.path:
                 self._folder.write(step.path, json.dumps(answer.data, ensure_ascii=False, indent=2) + "\n")
             self._done.append(f"called {provider}.{action}" + (f": {answer.summary}" if answer.summary else ""))
-        elif answer.code in UNANSWERED or answer.code in PASSING:
+        elif answer.may_pass:
             raise GaveUp(f"{provider}.{action}: {answer.why}")
         elif step.lenient:
             self._done.append(f"{provider}.{action} was {answer.status}: {answer.code}")

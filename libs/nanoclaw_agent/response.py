@@ -8,6 +8,16 @@ DENIED = "denied"
 FAILED = "failed"
 TIMEOUT = "timeout"
 
+PASSING = frozenset(
+    {
+        *("BUSY", "RATE_LIMITED", "NEVER_SENT"),
+        *("UNAVAILABLE", "GOVERNANCE_UNAVAILABLE", "CREDENTIALS_UNREADABLE", "STOPPING", "CANCELLED"),
+        *("STORE_BUSY", "STORE_CLOSED", "STORE_FAILED", "STORE_FULL"),
+        *("DEADLINE_EXCEEDED", "NO_ANSWER", "MAILBOX_UNAVAILABLE", "BAD_RESPONSE", "INTERNAL"),
+    }
+)
+"""Codes that say nothing against the request itself: the same one may pass later."""
+
 
 class Response(NamedTuple):
     """What the host answered, or why there is no answer.
@@ -30,6 +40,11 @@ class Response(NamedTuple):
     def ok(self) -> bool:
         """Whether it was done."""
         return self.status == EXECUTED
+
+    @property
+    def may_pass(self) -> bool:
+        """Whether the same request may pass later, without anybody's doing."""
+        return self.code in PASSING
 
     @property
     def why(self) -> str:

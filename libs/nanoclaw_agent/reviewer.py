@@ -13,10 +13,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from nanoclaw_agent.client import Client
-from nanoclaw_agent.executor import PASSING, UNANSWERED, GaveUp, insist
+from nanoclaw_agent.executor import GaveUp, insist
 from nanoclaw_agent.plan import Plan, read_plan
 from nanoclaw_agent.prompt import Assignment
-from nanoclaw_agent.response import Response
 
 
 class Reviewer:
@@ -95,7 +94,7 @@ class Reviewer:
             answer = self._client.transition(task_id, "DONE", f"{gate} gate approved")
         if answer.ok:
             return f"approved the {gate} gate of {task_id}"
-        if _is_passing(answer):
+        if answer.may_pass or answer.code == "STALE_ATTEMPT":
             raise GaveUp(f"could not approve: {answer.why}")
         return self._block(f"the {gate} gate could not be passed: {answer.why}")
 
@@ -105,10 +104,6 @@ class Reviewer:
     def _move(self, state: str, reason: str, what: str) -> str:
         insist(self._client.transition(self._assignment.task_id, state, reason), what)
         return f"moved {self._assignment.task_id} to {state}: {reason}"
-
-
-def _is_passing(answer: Response) -> bool:
-    return answer.code in UNANSWERED or answer.code in PASSING or answer.code == "STALE_ATTEMPT"
 
 
 def _member(value: Any, name: str, default: Any) -> Any:
