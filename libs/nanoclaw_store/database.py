@@ -116,10 +116,11 @@ class Database:
             return
         self._open = False
         self._news()
-        self._writer.finish()
         await asyncio.to_thread(self._pool.shutdown)
         for reader in (*self._readers, self._reader):
             reader.close()
+        # The last to close moves the WAL into the file, which a reader may not.
+        self._writer.finish()
         await asyncio.to_thread(self._writer.join)
 
     def _read_here(self, query: Callable[[Tx], T]) -> T:

@@ -31,8 +31,9 @@ def is_shared(kind: str) -> bool:
     return kind in _SHARED or (kind.startswith("fuse.") and kind not in _LOCAL_FUSE)
 
 
-def refuse_shared(path: Path, mounts: Path = _MOUNTS) -> None:
+def refuse_shared(path: Path, mounts: Path | None = None) -> None:
     """Raises PRECONDITION STORE_ON_SHARED_FILE_SYSTEM, or STORE_FILE_SYSTEM_UNKNOWN where nothing tells the type."""
+    mounts = mounts or _MOUNTS
     try:
         kind = file_system(path.resolve(), mounts.read_text())
     except OSError:

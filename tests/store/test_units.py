@@ -267,6 +267,15 @@ async def test_close_does_what_is_queued_and_then_refuses(open_database, pantry,
     assert pantry.jars_on_disk() == ["a"]
 
 
+async def test_a_closed_database_is_one_file(open_database, pantry):
+    """The last service to close leaves no WAL behind, so the file alone is a whole copy."""
+    database = await open_database()
+    await database.write(lambda tx: pantry.new_jar(tx, "a"))
+    await database.read_in_thread(lambda tx: tx.one(pantry.count))
+    await database.close()
+    assert [path.name for path in pantry.path.parent.iterdir()] == [pantry.path.name]
+
+
 async def test_a_read_sees_one_moment(database, open_database, pantry):
     """A query's statements all see the same snapshot, though somebody commits between them."""
     await database.write(lambda tx: pantry.new_jar(tx, "a"))
