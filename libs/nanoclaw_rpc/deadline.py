@@ -6,6 +6,8 @@ from typing import Any
 from nanoclaw_core.errors import Kind, NanoclawError
 from nanoclaw_rpc.call import Call, Proceed
 
+_REPORT_SECONDS, _REPORT_SHARE = 0.25, 0.2  # what a handler leaves for reporting: the smaller of the two
+
 
 class Deadlines:
     """The calls that have one, under a single timer.
@@ -28,7 +30,7 @@ class Deadlines:
             if remaining is None or task is None:
                 return await proceed(request, call)
             loop = task.get_loop()
-            call.deadline = due = loop.time() + remaining - min(0.1, remaining * 0.1)
+            call.deadline = due = loop.time() + remaining - min(_REPORT_SECONDS, remaining * _REPORT_SHARE)
             self._open[task] = call
             if due < self._due:
                 self._set(loop, due)

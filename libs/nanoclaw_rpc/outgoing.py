@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any, Protocol
 
 import grpc
-from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
+from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_exponential, wait_random
 
 from nanoclaw_core.errors import Kind, NanoclawError
 from nanoclaw_rpc.call import current_call
@@ -69,7 +69,7 @@ class Unary:
 
         retrying = AsyncRetrying(
             stop=stop_after_attempt(self._channel.attempts),
-            wait=wait_exponential_jitter(initial=0.05, max=1.0, jitter=0.05),
+            wait=wait_exponential(multiplier=0.05, max=1.0) + wait_random(0, 0.05),
             retry=retry_if_exception(lambda raised: isinstance(raised, NanoclawError) and _again(request, raised)),
             reraise=True,
         )
@@ -147,8 +147,13 @@ def _again(request: Any, error: NanoclawError) -> bool:
 
 
 def _left(allowed: float) -> float:
-    """Seconds for one attempt: never more than the RPC being served has left."""
+    """Seconds for one attempt: never more than the RPC being served has left. Raises DEADLINE when that is nothing.
+
+    grpc itself takes a timeout of 0 for none.
+    """
     call = current_call()
-    if call is None or call.deadline is None:
-        return allowed
-    return max(0.0, min(allowed, call.deadline - asyncio.get_running_loop().time()))
+    if call is not None and call.deadline is not None:
+        allowed = min(allowed, call.deadline - asyncio.get_running_loop().time())
+    if allowed <= 0:
+        raise NanoclawError(Kind.DEADLINE, "DEADLINE_EXCEEDED", "no time is left to call another service")
+    return allowed

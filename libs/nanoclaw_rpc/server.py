@@ -96,11 +96,12 @@ class Server:
             for address in self._listen:
                 self.addresses.append(self._bind(server, address))
             self.set_serving(True)
-            await server.start()
         except BaseException:
+            await server.start()  # grpc lets ports go only of a server that has run
             await server.stop(None)
             self._release()
             raise
+        await server.start()
         self._server = server
 
     def _bind(self, server: grpc.aio.Server, address: str) -> str:

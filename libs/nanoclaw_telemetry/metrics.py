@@ -4,12 +4,15 @@ import ipaddress
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from itertools import accumulate
+from typing import TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.registry import Collector
 
 from nanoclaw_core.errors import Kind, NanoclawError
+
+M = TypeVar("M", Counter, Gauge, Histogram)
 
 BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Upper bounds of the buckets in seconds."""
@@ -44,20 +47,21 @@ class RpcTimes(Collector):
 
 
 class Metrics:
-    """The registry of one service."""
+    """The registry of one service; who asks for a metric of a name again gets the same one."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.rpc = RpcTimes()
         self.registry.register(self.rpc)
+        self._made: dict[str, Counter | Gauge | Histogram] = {}
 
     def counter(self, name: str, help: str, labels: Sequence[str] = ()) -> Counter:
         """A number that only rises."""
-        return Counter(name, help, labels, registry=self.registry)
+        return self._once(Counter, name, lambda: Counter(name, help, labels, registry=self.registry))
 
     def gauge(self, name: str, help: str, labels: Sequence[str] = ()) -> Gauge:
         """A number that rises and falls."""
-        return Gauge(name, help, labels, registry=self.registry)
+        return self._once(Gauge, name, lambda: Gauge(name, help, labels, registry=self.registry))
 
     def histogram(
         self,
@@ -67,7 +71,17 @@ class Metrics:
         buckets: Sequence[float] = BOUNDS,
     ) -> Histogram:
         """How often something took how long, in seconds."""
-        return Histogram(name, help, labels, registry=self.registry, buckets=buckets)
+        return self._once(
+            Histogram, name, lambda: Histogram(name, help, labels, registry=self.registry, buckets=buckets)
+        )
+
+    def _once(self, kind: type[M], name: str, make: Callable[[], M]) -> M:
+        metric = self._made.get(name)
+        if metric is None:
+            metric = self._made[name] = make()
+        if not isinstance(metric, kind):
+            raise ValueError(f"{name} is already a {type(metric).__name__}")
+        return metric
 
     def serve(self, address: str) -> tuple[int, Callable[[], None]]:
         """Serves the registry on `host:port`, loopback only; answers the port (0 takes a free one) and how to stop."""

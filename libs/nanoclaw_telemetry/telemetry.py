@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import structlog
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from nanoclaw_core import VERSION
 from nanoclaw_telemetry import logs
@@ -32,6 +32,11 @@ class Telemetry:
     def enabled(self) -> bool:
         """Whether spans go anywhere; ask before computing attributes."""
         return self._spans is not None
+
+    @property
+    def registry(self) -> CollectorRegistry:
+        """Where the metrics are registered."""
+        return self._metrics.registry
 
     @property
     def rpc(self) -> RpcTimes:
