@@ -1,68 +1,44 @@
-"""Rows of the governance kernel against the echo baseline: TransitionTask, GetTask, ListTasks."""
+"""Rows of the governance kernel: TransitionTask, GetTask, ListTasks, against the echo and against a million tasks."""
 
 import itertools
-import statistics
-from collections.abc import Awaitable, Callable
+import sqlite3
 from contextlib import AsyncExitStack
-
-import grpc.aio
+from pathlib import Path
+from typing import TypeAlias
 
 from bench import echo
-from bench.load import Call, closed_loop
-from bench.rows import Row, Sample, row
-from bench.system import System, echo_server
+from bench.compare import in_turn, latency, throughput
+from bench.load import Call
+from bench.rows import Row, row
+from bench.system import System, echo_server, home, system
 from nanoclaw.governance.v1 import governance_pb2 as pb
 from nanoclaw.governance.v1 import governance_pb2_grpc
 
-ROUNDS = 3
-SECONDS = 2.0
+Stub: TypeAlias = "governance_pb2_grpc.GovernanceServiceAsyncStub"  # known to type checkers only
+
+MANY = 1_000_000
 _CYCLE = (pb.TASK_STATE_TRIAGED, pb.TASK_STATE_READY, pb.TASK_STATE_BLOCKED)
-
-Stub = governance_pb2_grpc.GovernanceServiceAsyncStub
-
-
-async def against_echo(
-    baseline: tuple[Call, int], subject: tuple[Call, int], callers: int
-) -> tuple[list[Sample], list[Sample]]:
-    """Rounds of both in turn after a warm-up, so that noise meets them alike."""
-    samples: tuple[list[Sample], list[Sample]] = ([], [])
-    for call, pid in (baseline, subject):
-        await closed_loop(call, callers, SECONDS / 4, pid)
-    for _ in range(ROUNDS):
-        for (call, pid), kept in zip((baseline, subject), samples, strict=True):
-            kept.append(await closed_loop(call, callers, SECONDS, pid))
-    return samples
+_runs = itertools.count(1)
 
 
-def throughput(baseline: list[Sample], subject: list[Sample]) -> float:
-    """The median over rounds of calls a second over the baseline's."""
-    return statistics.median(ours.per_second / bare.per_second for bare, ours in zip(baseline, subject, strict=True))
+async def create(stub: Stub, one: System, task_id: str) -> None:
+    """A task that nobody is assigned to, so that nothing is dispatched."""
+    await stub.CreateTask(
+        pb.CreateTaskRequest(request_id=task_id, id=task_id, title="A task of the bench", task_type=pb.TASK_TYPE_OPS),
+        metadata=one.metadata,
+    )
 
 
-def latency(baseline: list[Sample], subject: list[Sample]) -> float:
-    """The median over rounds of the median latency over the baseline's."""
-    return statistics.median(ours.p50 / bare.p50 for bare, ours in zip(baseline, subject, strict=True))
-
-
-async def transition(stub: Stub, system: System, callers: int) -> Call:
-    """Each caller moves a task of its own round TRIAGED → READY → BLOCKED → TRIAGED, durable, with its version."""
-    metadata = system.metadata
+async def moves(stub: Stub, one: System, callers: int) -> Call:
+    """Each caller moves a task of its own round TRIAGED → READY → BLOCKED, durable, logged, with its version."""
+    metadata = one.metadata
     prefix = f"bench-{next(_runs)}"
     for number in range(callers):
-        await stub.CreateTask(
-            pb.CreateTaskRequest(
-                request_id=f"{prefix}-{number}",
-                id=f"{prefix}-{number}",
-                title="A task of the bench",
-                task_type=pb.TASK_TYPE_OPS,
-                assigned_group="",
-            ),
-            metadata=metadata,
-        )
+        await create(stub, one, f"{prefix}-{number}")
     versions = [1] * callers
     cycles = [itertools.cycle(_CYCLE) for _ in range(callers)]
 
-    async def call(number: int) -> object:
+    async def call(number: int) -> pb.TransitionTaskResponse:
         version = versions[number]
         answer = await stub.TransitionTask(
             pb.TransitionTaskRequest(
@@ -80,52 +56,99 @@ async def transition(stub: Stub, system: System, callers: int) -> Call:
     return call
 
 
-_runs = itertools.count(1)
+def reads(stub: Stub, one: System, tasks: int) -> tuple[Call, Call]:
+    """GetTask over so many tasks, and the first page of 50."""
+    metadata = one.metadata
+    numbers = itertools.count()
+
+    async def get(_number: int) -> pb.GetTaskResponse:
+        return await stub.GetTask(pb.GetTaskRequest(task_id=f"read-{next(numbers) * 7919 % tasks}"), metadata=metadata)
+
+    async def page(_number: int) -> pb.ListTasksResponse:
+        return await stub.ListTasks(pb.ListTasksRequest(page_size=50), metadata=metadata)
+
+    return get, page
 
 
-async def rows(system: System) -> list[Row]:
+async def size(call: Call) -> int:
+    """The bytes of an answer: the echo sends as many."""
+    return int((await call(0)).ByteSize())  # type: ignore[attr-defined]
+
+
+async def rows(one: System) -> list[Row]:
     """All rows that need governance and the echo only."""
     found: list[Row] = []
     async with AsyncExitStack() as stack:
-        bare, echo_pid = await stack.enter_async_context(echo_server(system.home))
-        channel = await stack.enter_async_context(system.channel("governance"))
+        bare, echo_pid = await stack.enter_async_context(echo_server(one.home))
+        channel = await stack.enter_async_context(one.channel("governance"))
         stub: Stub = governance_pb2_grpc.GovernanceServiceStub(channel)
-        pid = system.pid("governance")
+        pid = one.pid("governance")
         for callers in (1, 16, 64):
-            move = await transition(stub, system, callers)
-            size = (await move(0)).ByteSize()  # type: ignore[attr-defined]
-            samples = await against_echo((echo.caller(bare, size), echo_pid), (move, pid), callers)
+            move = await moves(stub, one, callers)
+            samples = await in_turn((echo.caller(bare, await size(move)), echo_pid), (move, pid), callers)
             if callers == 1:
                 found.append(row("TransitionTask p50 / echo p50", 1, latency(*samples), 3.5, False, samples[1]))
             else:
                 found.append(row("TransitionTask / echo", callers, throughput(*samples), 0.33, True, samples[1]))
-        found += await reads(system, bare, echo_pid, stub, pid)
+        for number in range(60):
+            await create(stub, one, f"read-{number}")
+        get, page = reads(stub, one, 60)
+        for path, call, target in (("GetTask / echo", get, 0.5), ("ListTasks(50) / echo", page, 0.15)):
+            for callers in (1, 16, 64):
+                samples = await in_turn((echo.caller(bare, await size(call)), echo_pid), (call, pid), callers)
+                found.append(row(path, callers, throughput(*samples), target, True, samples[1]))
     return found
 
 
-async def reads(system: System, bare: grpc.aio.Channel, echo_pid: int, stub: Stub, pid: int) -> list[Row]:
-    """GetTask and ListTasks(50) at 16 callers."""
-    metadata = system.metadata
-    for number in range(60):
-        await stub.CreateTask(
-            pb.CreateTaskRequest(request_id=f"read-{number}", id=f"read-{number}", title="To read", task_type=1),
-            metadata=metadata,
-        )
-
-    async def get(number: int) -> object:
-        return await stub.GetTask(pb.GetTaskRequest(task_id=f"read-{number % 60}"), metadata=metadata)
-
-    async def page(_number: int) -> object:
-        return await stub.ListTasks(pb.ListTasksRequest(page_size=50), metadata=metadata)
-
+async def traced(one: System) -> list[Row]:
+    """TransitionTask with every request traced to a collector; `one` exports."""
     found = []
-    plan: list[tuple[str, Callable[[int], Awaitable[object]], float]] = [
-        ("GetTask / echo", get, 0.5),
-        ("ListTasks(50) / echo", page, 0.15),
-    ]
-    for callers in (1, 16, 64):
-        for path, call, target in plan:
-            size = (await call(0)).ByteSize()  # type: ignore[attr-defined]
-            samples = await against_echo((echo.caller(bare, size), echo_pid), (call, pid), callers)
-            found.append(row(path, callers, throughput(*samples), target, True, samples[1]))
+    async with echo_server(one.home) as (bare, echo_pid), one.channel("governance") as channel:
+        stub: Stub = governance_pb2_grpc.GovernanceServiceStub(channel)
+        for callers in (16, 64):
+            move = await moves(stub, one, callers)
+            subject = (move, one.pid("governance"))
+            samples = await in_turn((echo.caller(bare, await size(move)), echo_pid), subject, callers)
+            path = "TransitionTask traced, 2 spans a call / echo"
+            found.append(row(path, callers, throughput(*samples), 0.20, True, samples[1]))
     return found
+
+
+async def at_scale() -> list[Row]:
+    """The same calls over a million tasks against a thousand, each in a system of its own, in turn."""
+    found = []
+    async with AsyncExitStack() as stack:
+        calls: list[tuple[list[Call], int]] = []
+        for tasks in (1000, MANY):
+            where = await stack.enter_async_context(home())
+            async with system(where) as first, first.channel("governance") as channel:
+                await create(governance_pb2_grpc.GovernanceServiceStub(channel), first, "template")
+            populate(where, tasks)
+            one = await stack.enter_async_context(system(where))
+            channel = await stack.enter_async_context(one.channel("governance"))
+            stub: Stub = governance_pb2_grpc.GovernanceServiceStub(channel)
+            calls.append(([await moves(stub, one, 16), *reads(stub, one, tasks)], one.pid("governance")))
+        (few, few_pid), (many, many_pid) = calls
+        for name, small, large in zip(("TransitionTask", "GetTask", "ListTasks(50)"), few, many, strict=True):
+            samples = await in_turn((small, few_pid), (large, many_pid), 16)
+            path = f"{name} at {MANY:,} tasks / at 1,000, time"
+            found.append(row(path, 16, latency(*samples), 1.2, False, samples[1]))
+    return found
+
+
+def populate(where: Path, tasks: int) -> None:
+    """Fills the table with copies of the task `template`; the log is not wanted here."""
+    replaced = {
+        "id": "'read-' || n",
+        "state": "CASE n % 3 WHEN 0 THEN 'INBOX' WHEN 1 THEN 'TRIAGED' ELSE 'READY' END",
+        "updated_at": "strftime('%Y-%m-%dT%H:%M:%S.000000Z', '2026-01-01', (n * 7) || ' seconds')",
+    }
+    with sqlite3.connect(where / "store" / "nanoclaw.db", isolation_level=None) as database:
+        columns = [name for _, name, *_ in database.execute("PRAGMA table_info(gov_tasks)")]
+        database.execute(
+            f"WITH RECURSIVE numbers(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM numbers WHERE n < {tasks - 1}) "
+            f"INSERT INTO gov_tasks ({', '.join(columns)}) "
+            f"SELECT {', '.join(replaced.get(name, name) for name in columns)} "
+            "FROM numbers, gov_tasks WHERE id = 'template'"
+        )
+        database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
