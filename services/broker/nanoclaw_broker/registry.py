@@ -1,0 +1,121 @@
+"""The providers of this broker: those built in, and those that installed packages offer."""
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from pydantic import ValidationError
+
+from nanoclaw_broker.facts import Problem, Skill
+from nanoclaw_broker.ledger import Kind
+from nanoclaw_broker.policy import Level
+from nanoclaw_broker.providers import Action, Environment, Params, Provider, Refused
+from nanoclaw_broker.secrets import Secrets
+from nanoclaw_core.errors import Kind as ErrorKind
+from nanoclaw_core.errors import NanoclawError
+
+GROUP = "nanoclaw.providers"
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
+_MOST_PROBLEMS = 10
+
+Factory = Callable[[Environment], Provider]
+"""What an entry point of the group names."""
+
+
+def load(
+    environment: Environment, builtin: Iterable[Factory], found: Iterable[EntryPoint] | None = None
+) -> list[Provider]:
+    """Builds every provider; `found` stands for the entry points of the installed packages.
+
+    Raises PROVIDER_NOT_LOADED, naming the package: a provider that is installed and can't work stops the start.
+    """
+    providers = [factory(environment) for factory in builtin]
+    for point in sorted(entry_points(group=GROUP) if found is None else found, key=lambda point: point.name):
+        try:
+            provider = point.load()(environment)
+            if not isinstance(provider, Provider):
+                raise TypeError(f"it made a {type(provider).__name__}, not a Provider")
+            providers.append(provider)
+        except Exception as error:
+            raise _not_loaded(point, error) from error
+    return providers
+
+
+def _not_loaded(point: EntryPoint, error: Exception) -> NanoclawError:
+    package = point.dist.name if point.dist is not None else "an unnamed package"
+    return NanoclawError(
+        ErrorKind.INVALID,
+        "PROVIDER_NOT_LOADED",
+        f"{package} offers the provider {point.name} as {point.value}, which fails: {error}",
+        next_step=f"repair or uninstall {package}",
+    )
+
+
+class Registry:
+    """The providers by name. Raises PROVIDER_INVALID for one that the rules can't work with."""
+
+    def __init__(self, providers: Sequence[Provider], secrets: Secrets) -> None:
+        self.providers = sorted(providers, key=lambda provider: provider.name)
+        self.names = tuple(provider.name for provider in self.providers)
+        self._by_name = {provider.name: provider for provider in self.providers}
+        self._secrets = secrets
+        if len(self._by_name) != len(self.providers):
+            raise _invalid("two providers have the same name: " + ", ".join(self.names))
+        for provider in self.providers:
+            _check(provider)
+
+    def get(self, name: str) -> Provider | None:
+        """The provider of that name."""
+        return self._by_name.get(name)
+
+    def missing_secrets(self, provider: Provider) -> tuple[str, ...]:
+        """Names of the secrets that it needs and that are not there now."""
+        if not provider.required_secrets:
+            return ()
+        return tuple(name for name in provider.required_secrets if not self._secrets.has(name))
+
+    def find(self, name: str, action_name: str, raw: dict[str, Any]) -> tuple[Skill, Action[Any] | None, Params | None]:
+        """What is known of an action asked for, the action, and its parameters where they fit."""
+        provider = self._by_name.get(name)
+        if provider is None:
+            return Skill(providers=self.names), None, None
+        missing = self.missing_secrets(provider)
+        action = provider.by_name.get(action_name)
+        if action is None:
+            return Skill(self.names, provider.levels, missing), None, None
+        try:
+            params = action.params.model_validate(raw)
+            action.check(params)
+        except ValidationError as error:
+            return Skill(self.names, provider.levels, missing, _problems(error)), action, None
+        except Refused as refused:
+            problem = Problem(refused.code, refused.message, refused.next_step)
+            return Skill(self.names, provider.levels, missing, (problem,)), action, None
+        return Skill(self.names, provider.levels, missing), action, params
+
+
+def _problems(error: ValidationError) -> tuple[Problem, ...]:
+    """What the schema says, without any value that was sent."""
+    found = error.errors(include_url=False, include_context=False, include_input=False)
+    return tuple(
+        Problem("INVALID_PARAMS", f"{'.'.join(str(part) for part in one['loc'])[:100] or 'params'}: {one['msg'][:200]}")
+        for one in found[:_MOST_PROBLEMS]
+    )
+
+
+def _check(provider: Provider) -> None:
+    for name in (provider.name, *(action.name for action in provider.actions)):
+        if not _NAME.fullmatch(name):
+            raise _invalid(f"provider {provider.name}: {name!r} is not a name like [a-z][a-z0-9_]*")
+    if len(provider.by_name) != len(provider.actions) or not provider.actions:
+        raise _invalid(f"provider {provider.name}: no action, or two of the same name")
+    for action in provider.actions:
+        if action.level is Level.L0 or (action.kind is Kind.MUTATING and action.level < Level.L2):
+            raise _invalid(f"{provider.name} {action.name}: {action.kind} at {action.level.name} is not possible")
+        if not issubclass(action.params, Params):
+            raise _invalid(f"{provider.name} {action.name}: its parameters are not a Params")
+
+
+def _invalid(message: str) -> NanoclawError:
+    return NanoclawError(ErrorKind.INVALID, "PROVIDER_INVALID", message, next_step="repair or uninstall the provider")

@@ -1,0 +1,117 @@
+"""The secrets that the broker alone can read: its own key, those of the providers, and keeping them out of answers."""
+
+import base64
+import os
+import re
+import secrets as random
+from pathlib import Path
+from urllib.parse import quote, quote_plus
+
+from pydantic import SecretStr
+
+from nanoclaw_core.errors import Kind, NanoclawError
+
+KEY_BYTES = 32
+SHORTEST = 8
+SCRUBBED = "[scrubbed]"
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
+
+
+class Secrets:
+    """Files of a folder, one secret each, mode 0600; read at the start and at `reload`.
+
+    also: further secrets that no answer may hold, such as our own token. Raises SECRET_TOO_SHORT, SECRET_EXPOSED.
+    """
+
+    def __init__(self, folder: Path, also: tuple[str, ...] = ()) -> None:
+        self._folder = folder
+        self._also = also
+        self.reload()
+
+    def reload(self) -> None:
+        """Reads the files anew; what can't be accepted leaves everything as it was."""
+        files = sorted(self._folder.iterdir()) if self._folder.is_dir() else []
+        values = {path.name: _read_secret(path) for path in files if _NAME.fullmatch(path.name)}
+        forms = {form for value in (*values.values(), *self._also) for form in encodings(value)}
+        longest_first = sorted(forms, key=len, reverse=True)
+        self._values = values
+        self._pattern = re.compile("|".join(map(re.escape, longest_first))) if forms else None
+
+    def has(self, name: str) -> bool:
+        """Whether there is one of that name."""
+        return name in self._values
+
+    def get(self, name: str) -> SecretStr:
+        """The secret. Raises UNAVAILABLE SECRET_MISSING."""
+        if name not in self._values:
+            raise NanoclawError(
+                Kind.UNAVAILABLE, "SECRET_MISSING", f"the broker has no secret {name!r}", next_step="add its file"
+            )
+        return SecretStr(self._values[name])
+
+    def scrub(self, text: str) -> str:
+        """The text with every secret held replaced, as it is and in the usual encodings."""
+        return self._pattern.sub(SCRUBBED, text) if self._pattern is not None else text
+
+
+def encodings(value: str) -> set[str]:
+    """How a secret may look in a text: plain, URL-encoded, hexadecimal, in JSON, inside base64 at any offset."""
+    raw = value.encode()
+    forms = {value, quote(value, safe=""), quote_plus(value), raw.hex(), raw.hex().upper()}
+    forms.add(value.replace("\\", "\\\\").replace('"', '\\"'))
+    for offset in range(3):
+        for encode in (base64.b64encode, base64.urlsafe_b64encode):
+            # Characters that also depend on what stands before or after the secret are left out.
+            encoded = encode(b"\0" * offset + raw).decode()
+            forms.add(encoded[(offset * 8 + 5) // 6 : (offset + len(raw)) * 8 // 6])
+    return {form for form in forms if len(form) >= SHORTEST}
+
+
+def _read_secret(path: Path) -> str:
+    value = path.read_text().strip()
+    if len(value) < SHORTEST:
+        raise _refused(
+            "SECRET_TOO_SHORT", f"{path} has less than {SHORTEST} characters, too few to scrub", "replace it"
+        )
+    if path.stat().st_mode & 0o077:
+        raise _refused("SECRET_EXPOSED", f"others than its owner can read {path}", "set its mode to 0600")
+    return value
+
+
+def open_key(path: Path) -> bytes:
+    """The broker's key; made at the first start, mode 0600. Raises BROKER_KEY_INVALID for one that is not ours."""
+    if not path.exists():
+        _make_key(path)
+    try:
+        key = bytes.fromhex(path.read_text().strip())
+    except ValueError:
+        key = b""
+    if len(key) != KEY_BYTES or path.stat().st_mode & 0o077:
+        raise _refused(
+            "BROKER_KEY_INVALID",
+            f"{path} is not a key of {KEY_BYTES} bytes that its owner alone can read",
+            "restore it from a backup with mode 0600; under a new one recorded parameters compare as different",
+        )
+    return key
+
+
+def _make_key(path: Path) -> None:
+    """Whole or not at all, and never over another one."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.unlink(missing_ok=True)
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(random.token_hex(KEY_BYTES) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    try:
+        path.hardlink_to(temporary)
+    except FileExistsError:
+        return
+    finally:
+        temporary.unlink()
+
+
+def _refused(reason: str, message: str, next_step: str) -> NanoclawError:
+    return NanoclawError(Kind.PRECONDITION, reason, message, next_step=next_step)

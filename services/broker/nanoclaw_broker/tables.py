@@ -1,0 +1,101 @@
+"""The broker's slice of the database: SQLAlchemy Core tables; their SQL with its checks is in migrations/."""
+
+from pathlib import Path
+
+from sqlalchemy import Column, Integer, LargeBinary, MetaData, Table, Text
+
+from nanoclaw_store import LogTable, Slice, UtcText, request_table
+
+metadata = MetaData()
+
+
+def _text(name: str) -> Column[str]:
+    return Column(name, Text, nullable=False)
+
+
+def _number(name: str) -> Column[int]:
+    return Column(name, Integer, nullable=False)
+
+
+def _moment(name: str) -> Column[str]:
+    return Column(name, UtcText, nullable=False)
+
+
+capabilities = Table(
+    "ext_capabilities",
+    metadata,
+    Column("id", Text, primary_key=True),
+    _text("group_name"),
+    _text("provider"),
+    _text("product_id"),  # empty: company-wide
+    _number("access_level"),
+    _text("allowed_actions"),  # JSON list
+    _text("denied_actions"),  # JSON list
+    _text("requires_task_gate"),
+    _text("granted_by"),
+    _moment("granted_at"),
+    _moment("expires_at"),  # empty: never
+    _number("active"),
+    _number("changes"),  # rises with every grant and revoke
+)
+
+calls = Table(
+    "ext_calls",
+    metadata,
+    Column("call_id", Text, primary_key=True),
+    _text("request_id"),
+    _text("group_name"),
+    _text("attempt_id"),
+    _text("provider"),
+    _text("action"),
+    _text("kind"),  # pure, read, mutating; empty where the action is not known
+    _number("level"),
+    _text("state"),
+    _text("code"),  # empty while it is under way
+    _text("reason"),
+    _text("params_hmac"),
+    _text("params_summary"),
+    _text("result_summary"),
+    _text("answer_sha256"),  # of the answer in ext_answers; empty while it is under way
+    _text("task_id"),
+    _text("product_id"),
+    _text("scope"),
+    _text("capability_id"),
+    _text("idempotency_key"),
+    _text("policy_version"),
+    _text("trace_id"),
+    _number("claim_number"),  # the group's n-th claim at this level; 0: none
+    _number("claim_of_day"),  # and which one of its day (UTC)
+    _number("duration_ms"),
+    _moment("created_at"),
+    _moment("updated_at"),
+)
+
+answers = Table(
+    "ext_answers",
+    metadata,
+    Column("call_id", Text, primary_key=True),
+    Column("answer", LargeBinary, nullable=False),  # CallResponse
+)
+
+refusals = Table(
+    "ext_refusals",
+    metadata,
+    Column("group_name", Text, primary_key=True),
+    Column("code", Text, primary_key=True),
+    Column("minute", Text, primary_key=True),  # YYYY-MM-DDTHH:MM
+    _number("count"),
+    _moment("last_at"),
+)
+
+LOG = LogTable("ext_activities", metadata)
+REQUESTS = request_table("ext_requests", metadata)
+
+SLICE = Slice(
+    name="broker",
+    tables=frozenset(metadata.tables),
+    migrations=Path(__file__).parent / "migrations",
+    log=LOG.name,
+    folded={"ext_capabilities": ("id",), "ext_calls": ("call_id",)},
+)
+"""Answers are not folded, they are too large for the log: `answer_sha256` ties them to it. Nor are refusals: counts."""
