@@ -109,11 +109,12 @@ class Recorded:
 class Usage:
     """What the group has used at the action's level.
 
-    pending: calls under way. rate_edge: when the claim was made that lies a whole rate ago, empty where there were
-    fewer. today: claims since midnight UTC.
+    pending: calls under way. claims: ever, so the number of the last one. rate_edge: when the claim was made that lies
+    a whole rate ago, empty where there were fewer. today: claims since midnight UTC.
     """
 
     pending: int = 0
+    claims: int = 0
     rate_edge: str = ""
     today: int = 0
 

@@ -1,0 +1,107 @@
+"""The broker as a process: settings, secrets, database, crashed calls settled, then the server until told to stop."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import EntryPoint
+
+import structlog
+
+from nanoclaw_broker import registry
+from nanoclaw_broker.broker import Broker
+from nanoclaw_broker.governance import GovernanceTasks
+from nanoclaw_broker.grants import Grants
+from nanoclaw_broker.lock import held
+from nanoclaw_broker.providers import Environment
+from nanoclaw_broker.providers.builtin import BUILTIN
+from nanoclaw_broker.secrets import Secrets, open_key
+from nanoclaw_broker.servicer import BrokerServicer, spec
+from nanoclaw_broker.settings import Settings, read
+from nanoclaw_broker.tables import SLICE
+from nanoclaw_core.clock import to_text, utc_now
+from nanoclaw_core.errors import NanoclawError
+from nanoclaw_rpc import Credentials, Server, connect, serve_until_signalled
+from nanoclaw_store import Database
+from nanoclaw_telemetry import Telemetry, off, setup
+
+log = structlog.get_logger()
+
+
+async def run(
+    settings: Settings,
+    *,
+    telemetry: Telemetry | None = None,
+    ready: Callable[[], None] | None = None,
+    found: Sequence[EntryPoint] | None = None,
+) -> None:
+    """Serves until SIGTERM, SIGINT or cancellation. found: a test's stand-in for installed packages' providers.
+
+    Raises NanoclawError where it can't start.
+    """
+    telemetry = telemetry or off("broker")
+    home = settings.home.absolute()
+    (home / "run").mkdir(parents=True, exist_ok=True, mode=0o750)
+    async with held(home / "run" / "broker.lock"):
+        credentials = Credentials.open(home / "secrets")
+        token = credentials.token_file("service:broker")
+        key = open_key(home / "secrets" / "broker.key")
+        secrets = Secrets(home / "secrets" / "broker", also=(key.hex(), token.read_text().strip()))
+        environment = Environment(home=home, http_allow=settings.http_allow, secret=secrets.get)
+        providers = registry.Registry(registry.load(environment, BUILTIN, found), secrets)
+        database = await Database.open(home / "store" / "nanoclaw.db", SLICE)
+        channel = connect(settings.governance_address, token_file=token, telemetry=telemetry)
+        broker = Broker(
+            database,
+            providers,
+            GovernanceTasks(channel),
+            secrets,
+            key,
+            settings.limits,
+            most_seconds=settings.call_seconds,
+        )
+        try:
+            await broker.recover()
+            servicer = BrokerServicer(broker, Grants(database, providers), telemetry, to_text(utc_now()))
+            server = Server(
+                listen=settings.addresses,
+                services=[spec(servicer)],
+                credentials=credentials,
+                telemetry=telemetry,
+                drain_seconds=settings.drain_seconds,
+            )
+            if settings.metrics:
+                telemetry.serve_metrics(settings.metrics)
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _reload, secrets)
+            await serve_until_signalled(server, ready=ready)
+        finally:
+            asyncio.get_running_loop().remove_signal_handler(signal.SIGHUP)
+            await broker.close()
+            await channel.close()
+            await database.close()
+            telemetry.shutdown()
+
+
+def _reload(secrets: Secrets) -> None:
+    """On SIGHUP; secrets that can't be accepted leave the old ones in force."""
+    try:
+        secrets.reload()
+        log.info("secrets_reloaded")
+    except NanoclawError as error:
+        log.error("secrets_not_reloaded", reason=error.reason, message=error.message)
+
+
+def main(environ: Mapping[str, str] = os.environ) -> int:
+    """The exit code."""
+    try:
+        settings = read(environ)
+        asyncio.run(run(settings, telemetry=setup("broker", environ)))
+    except NanoclawError as error:
+        print(f"broker: {error}; {error.next_step}", file=sys.stderr)  # noqa: T201
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,226 @@
+"""The broker at work: facts gathered, decision taken, claimed and carried out; what crashed is settled at the start."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import structlog
+
+from nanoclaw.broker.v1 import broker_pb2 as pb
+from nanoclaw_broker import answers, asking, calls
+from nanoclaw_broker.asking import Asked
+from nanoclaw_broker.call import decide
+from nanoclaw_broker.calls import End, Entry
+from nanoclaw_broker.decision import Decision, Outcome
+from nanoclaw_broker.execution import Claimed, Executor, as_end
+from nanoclaw_broker.facts import Facts
+from nanoclaw_broker.governance import Reading, Tasks
+from nanoclaw_broker.ledger import Kind, State, state_without_reply
+from nanoclaw_broker.policy import COUNTED, Limits
+from nanoclaw_broker.registry import Registry
+from nanoclaw_broker.secrets import Secrets
+from nanoclaw_core.errors import Kind as ErrorKind
+from nanoclaw_core.errors import NanoclawError
+from nanoclaw_core.ids import NewId
+from nanoclaw_core.principal import Caller
+from nanoclaw_store import Database, Tx
+from nanoclaw_telemetry import TraceContext
+
+log = structlog.get_logger()
+
+_TRIES = 5
+_ASKS = frozenset({Outcome.ASK_TASK, Outcome.ASK_APPROVALS})
+
+
+@dataclass(frozen=True, slots=True)
+class Ruling:
+    """A decision that is in the ledger, if it belongs there. answer: the recorded one, of a refusal or a replay."""
+
+    facts: Facts
+    decision: Decision
+    response: pb.CallResponse | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What came of a call, for who asked and for who watches."""
+
+    response: pb.CallResponse
+    ruling: Ruling
+
+
+class Broker:
+    """One per process; the only writer of its slice. monotonic: seconds, for how old a reading of a task is."""
+
+    def __init__(
+        self,
+        database: Database,
+        registry: Registry,
+        tasks: Tasks,
+        secrets: Secrets,
+        key: bytes,
+        limits: Limits,
+        *,
+        most_seconds: float = 25.0,
+        new_id: NewId | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.database = database
+        self.registry = registry
+        self._tasks = tasks
+        self._secrets = secrets
+        self._key = key
+        self._limits = limits
+        self._new_id = new_id or asking.rising_ids()
+        self._monotonic = monotonic
+        self._executor = Executor(database, secrets, most_seconds, monotonic)
+        self._running: dict[str, asyncio.Task[Told]] = {}
+
+    async def recover(self) -> int:
+        """Settles what an earlier process left under way; answers how many. Before anything is served."""
+
+        def settle_all(tx: Tx) -> int:
+            rows = calls.pending(tx)
+            for row in rows:
+                was, call_id = State(row["state"]), row["call_id"]
+                if was is State.PREPARED:
+                    ended = answers.never_sent(call_id)
+                else:
+                    state = state_without_reply(Kind(row["kind"]))
+                    ended = answers.without_reply(call_id, state, "the broker crashed while it was under way", {})
+                calls.settle(tx, call_id, was, as_end(ended), row["trace_id"], action="recover")
+            return len(rows)
+
+        recovered = await self.database.write(settle_all)
+        if recovered:
+            log.warning("calls_recovered", count=recovered)
+        return recovered
+
+    async def call(self, caller: Caller, request: pb.CallRequest, trace: TraceContext) -> Told:
+        """Decides, and carries out what is allowed. It goes on to its end even if the caller goes away.
+
+        Raises INVALID_FIELD, ATTESTATION_NOT_YOURS, GOVERNANCE_UNAVAILABLE, and what the store raises.
+        """
+        asked = asking.read(request, caller, caller.group, self.registry, self._key)
+        call_id = self._new_id()
+        entry = asking.entry(asked, call_id, caller, trace.trace_id, self._secrets)
+        task = asyncio.create_task(self._run(asked, entry))
+        self._running[call_id] = task
+        task.add_done_callback(partial(self._forget, call_id))
+        return await asyncio.shield(task)
+
+    async def explain(self, caller: Caller, group: str, request: pb.ExplainCallRequest) -> pb.ExplainCallResponse:
+        """The decision that `call` would reach now, without any effect."""
+        asked = asking.read(request, caller, group, self.registry, self._key)
+        reading: Reading | None = None
+        for _ in range(_TRIES):
+            facts = self.database.read(partial(self._gather, asked=asked, reading=reading))
+            decision = decide(facts)
+            if decision.outcome not in _ASKS:
+                return answers.explanation(facts, decision)
+            reading = await self._read_task(asked, decision)
+        raise _unsettled(asked)
+
+    async def close(self, grace_seconds: float = 5.0) -> None:
+        """Waits for what is under way; what is not done by then ends without a reply, and that is settled too."""
+        running = list(self._running.values())
+        if running:
+            _, late = await asyncio.wait(running, timeout=grace_seconds)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+
+    def _forget(self, call_id: str, task: "asyncio.Task[Told]") -> None:
+        del self._running[call_id]
+        if not task.cancelled():
+            task.exception()  # retrieved, for nobody may be waiting any more
+
+    async def _run(self, asked: Asked, entry: Entry) -> Told:
+        ruling = await self._rule(asked, entry)
+        match ruling.decision.outcome:
+            case Outcome.ALLOW:
+                assert asked.action is not None
+                assert asked.params is not None
+                notes = dict(ruling.decision.facts)
+                claimed = Claimed(entry.call_id, asked.action, asked.params, notes, entry.trace_id)
+                return Told(await self._executor.carry_out(claimed), ruling)
+            case Outcome.REPLAY:
+                return Told(await self._replay(ruling), ruling)
+            case _:
+                assert ruling.response is not None
+                return Told(ruling.response, ruling)
+
+    async def _rule(self, asked: Asked, entry: Entry) -> Ruling:
+        """Decides inside the transaction that writes the claim or the refusal."""
+        reading: Reading | None = None
+        for _ in range(_TRIES):
+            unit = partial(self._decide_and_write, asked=asked, entry=entry, reading=reading)
+            ruling = await self.database.write(unit)
+            if ruling.decision.outcome not in _ASKS:
+                return ruling
+            reading = await self._read_task(asked, ruling.decision)
+        raise _unsettled(asked)
+
+    def _decide_and_write(self, tx: Tx, *, asked: Asked, entry: Entry, reading: Reading | None) -> Ruling:
+        facts = self._gather(tx, asked=asked, reading=reading)
+        decision = decide(facts)
+        capability_id = decision.capability.id if decision.capability is not None else ""
+        match decision.outcome:
+            case Outcome.ALLOW:
+                calls.claim(tx, facts, capability_id, entry)
+                return Ruling(facts, decision)
+            case Outcome.DENY if decision.code in COUNTED:
+                calls.count_refusal(tx, asked.ask.group, decision.code)
+                return Ruling(facts, decision, answers.refusal(facts, decision))
+            case Outcome.DENY:
+                response = answers.refusal(facts, decision, entry.call_id)
+                reason = answers.one_line(response.message)
+                end = End(State.DENIED, decision.code, reason, "", response.SerializeToString())
+                calls.deny(tx, facts, capability_id, entry, end)
+                return Ruling(facts, decision, response)
+            case Outcome.REPLAY:
+                assert decision.recorded is not None
+                recorded = calls.answer_of(tx, decision.recorded.call_id)
+                answer = pb.CallResponse.FromString(recorded) if recorded is not None else None
+                return Ruling(facts, decision, answer)
+            case _:
+                return Ruling(facts, decision)
+
+    def _gather(self, tx: Tx, *, asked: Asked, reading: Reading | None) -> Facts:
+        fresh = reading if reading is not None and reading.fresh(self._monotonic()) else None
+        task_read = not asked.ask.task_id or fresh is not None
+        task = fresh.task if fresh is not None else None
+        return calls.gather(tx, asked.ask, asked.skill, self._limits, task, task_read=task_read)
+
+    async def _read_task(self, asked: Asked, decision: Decision) -> Reading:
+        approvals = decision.outcome is Outcome.ASK_APPROVALS
+        return await self._tasks.read(asked.ask.task_id, asked.ask.group, approvals=approvals)
+
+    async def _replay(self, ruling: Ruling) -> pb.CallResponse:
+        """The recorded answer; that of a call which is still under way here is waited for."""
+        recorded = ruling.decision.recorded
+        assert recorded is not None
+        response = ruling.response
+        if response is None:
+            running = self._running.get(recorded.call_id)
+            first = (await asyncio.shield(running)).response if running is not None else None
+            response = first or self._look_up(recorded.call_id)
+        answer = pb.CallResponse()
+        answer.CopyFrom(response)
+        answer.replayed = True
+        return answer
+
+    def _look_up(self, call_id: str) -> pb.CallResponse:
+        recorded = self.database.read(partial(calls.answer_of, call_id=call_id))
+        return pb.CallResponse.FromString(recorded) if recorded is not None else answers.under_way(call_id)
+
+
+def _unsettled(asked: Asked) -> NanoclawError:
+    return NanoclawError(
+        ErrorKind.UNAVAILABLE,
+        "GOVERNANCE_UNAVAILABLE",
+        f"task {asked.ask.task_id} could not be read in time for a decision",
+        next_step="send it again",
+    )

@@ -1,0 +1,92 @@
+"""Whether a grant may be made, and what exactly it grants; pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import timedelta
+
+from nanoclaw_broker.capability import Capability
+from nanoclaw_broker.policy import GATES, GRANT_CEILING_SECONDS, Level
+from nanoclaw_core.clock import from_text, to_text
+from nanoclaw_core.errors import Kind, NanoclawError, denied, invalid, not_found
+from nanoclaw_core.ids import check_group, check_name
+from nanoclaw_core.principal import Caller
+
+MOST_ACTIONS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """A grant as it is asked for. levels: of the provider's actions; None where there is no such provider."""
+
+    capability: Capability
+    levels: Mapping[str, Level] | None
+
+
+def check_form(capability: Capability) -> None:
+    """The names in a grant or a revoke. Raises INVALID_FIELD."""
+    check_group("group", capability.group)
+    check_name("provider", capability.provider)
+    if capability.product_id:
+        check_name("product_id", capability.product_id)
+
+
+def decide_grant(wish: Wish, by: Caller, now: str) -> Capability:
+    """The capability to write, with its end.
+
+    Raises INVALID_FIELD, PROVIDER_NOT_FOUND, ACTION_NOT_FOUND, L3_NEEDS_ADMIN, L3_NOT_AVAILABLE, EXPIRY_TOO_LATE.
+    """
+    wanted = wish.capability
+    check_form(wanted)
+    if wanted.level is Level.L0:
+        raise invalid("access_level", "must be L1, L2 or L3", "revoke the grant to give no access")
+    if wish.levels is None:
+        raise not_found("provider", wanted.provider)
+    _check_actions(wanted, wish.levels)
+    if wanted.requires_task_gate and wanted.requires_task_gate not in GATES:
+        raise invalid("requires_task_gate", f"must be one of {', '.join(GATES)}, or empty", "name a gate")
+    if wanted.level is Level.L3:
+        _refuse_l3(by)
+    return replace(wanted, expires_at=_end(wanted, now))
+
+
+def _check_actions(wanted: Capability, levels: Mapping[str, Level]) -> None:
+    """A misspelt denial would deny nothing, so every name must be one of the provider's."""
+    if len(wanted.allowed) + len(wanted.denied) > MOST_ACTIONS:
+        raise invalid("allowed_actions", f"more than {MOST_ACTIONS} actions", "name fewer")
+    strange = sorted({*wanted.allowed, *wanted.denied} - levels.keys())
+    if strange:
+        raise NanoclawError(
+            Kind.NOT_FOUND,
+            "ACTION_NOT_FOUND",
+            f"{wanted.provider} has no action {', '.join(strange)}",
+            next_step=f"its actions are {', '.join(sorted(levels))}",
+        )
+
+
+def _refuse_l3(by: Caller) -> None:
+    if not by.is_admin:
+        raise denied("L3_NEEDS_ADMIN", "only an operator with the role admin grants L3", "ask one")
+    raise NanoclawError(
+        Kind.PRECONDITION,
+        "L3_NOT_AVAILABLE",
+        "an L3 call needs votes on the very call, which this version does not take",
+        next_step="grant L2 at the most",
+    )
+
+
+def _end(wanted: Capability, now: str) -> str:
+    """7 days from now for L2 and above, unless sooner; never for L1, unless said."""
+    latest = to_text(from_text(now) + timedelta(seconds=GRANT_CEILING_SECONDS))
+    if not wanted.expires_at:
+        return latest if wanted.level >= Level.L2 else ""
+    if wanted.expires_at <= now:
+        raise invalid("expires_at", "is over", "name a moment to come, or none")
+    if wanted.level >= Level.L2 and wanted.expires_at > latest:
+        raise NanoclawError(
+            Kind.PRECONDITION,
+            "EXPIRY_TOO_LATE",
+            f"a grant of {wanted.level.name} ends within 7 days, so at {latest} at the latest",
+            next_step="leave expires_at out, and renew the grant when it ends",
+            latest=latest,
+        )
+    return wanted.expires_at

@@ -1,0 +1,98 @@
+"""Grants made and ended: the requests kept, the streams told."""
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator
+
+from nanoclaw.broker.v1 import broker_pb2 as pb
+from nanoclaw_broker import capabilities, granting, messages
+from nanoclaw_broker.capability import Capability
+from nanoclaw_broker.policy import Level
+from nanoclaw_broker.registry import Registry
+from nanoclaw_broker.tables import REQUESTS
+from nanoclaw_core.clock import Clock, from_text, utc_now
+from nanoclaw_core.ids import NewId, new_ulid
+from nanoclaw_core.principal import Caller
+from nanoclaw_store import Database, Idempotency, Tx
+
+
+class Grants:
+    """What groups may do, changed and watched."""
+
+    def __init__(self, database: Database, registry: Registry, *, new_id: NewId = new_ulid, clock: Clock = utc_now):
+        self._database = database
+        self._registry = registry
+        self._new_id = new_id
+        self._clock = clock
+        self._idempotency = Idempotency(database, REQUESTS)
+        self._changed = asyncio.Event()
+
+    async def grant(self, caller: Caller, request: pb.GrantRequest, trace_id: str) -> pb.GrantResponse:
+        """Grants or renews; see granting.decide_grant for what is refused."""
+        provider = self._registry.get(request.provider)
+        wish = granting.Wish(messages.wanted_capability(request), provider.levels if provider is not None else None)
+        new_id = self._new_id()
+
+        def unit(tx: Tx) -> pb.GrantResponse:
+            wanted = granting.decide_grant(wish, caller, tx.now)
+            row = capabilities.grant(tx, wanted, new_id, caller, request_id=request.request_id, trace_id=trace_id)
+            return pb.GrantResponse(capability=messages.capability(row, tx.now))
+
+        response = await self._idempotency.run(caller.principal, request, unit)
+        self._tell()
+        return response
+
+    async def revoke(self, caller: Caller, request: pb.RevokeRequest, trace_id: str) -> pb.RevokeResponse:
+        """Ends a grant; changed=false where there was none that was active."""
+        granting.check_form(Capability(request.group, request.provider, Level.L1, product_id=request.product_id))
+
+        def unit(tx: Tx) -> pb.RevokeResponse:
+            row = capabilities.find(tx, request.group, request.provider, request.product_id)
+            if row is None or not row["active"]:
+                return pb.RevokeResponse()
+            ended = capabilities.revoke(
+                tx, row, caller, reason=request.reason[:500], request_id=request.request_id, trace_id=trace_id
+            )
+            return pb.RevokeResponse(capability=messages.capability(ended, tx.now), changed=True)
+
+        response = await self._idempotency.run(caller.principal, request, unit)
+        self._tell()
+        return response
+
+    def page(
+        self, group: str, after: tuple[str, str, str], most: int, *, include_inactive: bool
+    ) -> tuple[list[sqlite3.Row], str]:
+        """Rows of grants, and the moment they were read at."""
+
+        def query(tx: Tx) -> tuple[list[sqlite3.Row], str]:
+            return capabilities.page(tx, group, after, most, include_inactive=include_inactive), tx.now
+
+        return self._database.read(query)
+
+    async def revisions(self) -> AsyncIterator[int]:
+        """The present revision, then each later one: after a change, and when a grant expires."""
+        told: int | None = None
+        while True:
+            changed = self._changed
+            revision, next_end = self._database.read(_look)
+            if revision != told:
+                told = revision
+                yield revision
+            try:
+                async with asyncio.timeout(self._seconds_until(next_end)):
+                    await changed.wait()
+            except TimeoutError:
+                continue
+
+    def _seconds_until(self, moment: str) -> float | None:
+        if not moment:
+            return None
+        return max(0.001, (from_text(moment) - self._clock()).total_seconds())
+
+    def _tell(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+
+def _look(tx: Tx) -> tuple[int, str]:
+    return capabilities.revision(tx), capabilities.next_end(tx)

@@ -1,0 +1,121 @@
+"""Rows and providers as protos, and protos as what the rules take."""
+
+import sqlite3
+
+from nanoclaw.broker.v1 import broker_pb2 as pb
+from nanoclaw_broker.answers import level_to_proto
+from nanoclaw_broker.capabilities import as_capability
+from nanoclaw_broker.capability import Capability, status_of
+from nanoclaw_broker.ledger import Kind, State
+from nanoclaw_broker.policy import Level
+from nanoclaw_broker.providers import Provider
+from nanoclaw_core.errors import invalid
+from nanoclaw_rpc import times
+
+_SAME = (
+    "call_id", "request_id", "attempt_id", "provider", "action", "code", "reason", "params_hmac", "params_summary",
+    "result_summary", "task_id", "product_id", "scope", "idempotency_key", "policy_version", "trace_id", "duration_ms",
+)  # fmt: skip
+
+
+def call_record(row: sqlite3.Row) -> pb.CallRecord:
+    """A row of the ledger."""
+    return pb.CallRecord(
+        group=row["group_name"],
+        level=level_to_proto(Level(row["level"])),
+        state=pb.CallState.Value(f"CALL_STATE_{row['state']}"),
+        created_at=times.to_timestamp(row["created_at"]),
+        updated_at=times.to_timestamp(row["updated_at"]),
+        **{name: row[name] for name in _SAME},
+    )
+
+
+def states(wanted: "list[pb.CallState.ValueType]") -> list[State]:
+    """The states of a filter. Raises INVALID_FIELD."""
+    try:
+        return [State(pb.CallState.Name(one).removeprefix("CALL_STATE_")) for one in wanted]
+    except ValueError:
+        raise invalid("states", "not states of a call", "leave the unspecified and unknown ones out") from None
+
+
+def state_to_proto(state: State) -> pb.CallState.ValueType:
+    """A state on the wire."""
+    return pb.CallState.Value(f"CALL_STATE_{state.value}")
+
+
+def capability(row: sqlite3.Row, now: str) -> pb.Capability:
+    """A grant; active where it is neither revoked nor over."""
+    held = as_capability(row)
+    return pb.Capability(
+        id=held.id,
+        group=held.group,
+        provider=held.provider,
+        access_level=level_to_proto(held.level),
+        allowed_actions=held.allowed,
+        denied_actions=held.denied,
+        requires_task_gate=held.requires_task_gate,
+        product_id=held.product_id,
+        granted_by=row["granted_by"],
+        granted_at=times.to_timestamp(row["granted_at"]),
+        expires_at=times.to_timestamp(held.expires_at) if held.expires_at else None,
+        active=bool(row["active"]) and not held.expired(now),
+    )
+
+
+def wanted_capability(request: pb.GrantRequest) -> Capability:
+    """What a GrantRequest asks for. Raises INVALID_FIELD."""
+    try:
+        level = Level(request.access_level - 1)
+    except ValueError:
+        raise invalid("access_level", "must be L1, L2 or L3", "say which") from None
+    gate = request.requires_task_gate
+    return Capability(
+        group=request.group,
+        provider=request.provider,
+        level=level,
+        allowed=tuple(sorted(set(request.allowed_actions))),
+        denied=tuple(sorted(set(request.denied_actions))),
+        requires_task_gate="" if gate == "None" else gate,
+        product_id=request.product_id,
+        expires_at=times.from_timestamp(request.expires_at) if request.HasField("expires_at") else "",
+    )
+
+
+def group_capability(row: sqlite3.Row, now: str, provider: Provider | None) -> pb.GroupCapability:
+    """A grant with each action's status for the group; of a provider that is gone there are none."""
+    held = as_capability(row)
+    actions = provider.actions if provider is not None else ()
+    return pb.GroupCapability(
+        capability=capability(row, now),
+        actions=[
+            pb.ActionStatus(
+                name=action.name,
+                level=level_to_proto(action.level),
+                description=action.description,
+                status=status_of(held, action.name, action.level).value,
+                params_schema_json=action.params_schema,
+            )
+            for action in actions
+        ],
+    )
+
+
+def provider(one: Provider, missing: tuple[str, ...]) -> pb.Provider:
+    """A provider with its actions."""
+    return pb.Provider(
+        name=one.name,
+        description=one.description,
+        required_secrets=one.required_secrets,
+        missing_secrets=missing,
+        actions=[
+            pb.Action(
+                name=action.name,
+                level=level_to_proto(action.level),
+                description=action.description,
+                mutating=action.kind is Kind.MUTATING,
+                params_schema_json=action.params_schema,
+                timeout_ms=int(action.timeout_seconds * 1000),
+            )
+            for action in one.actions
+        ],
+    )

@@ -1,0 +1,6 @@
+"""The providers that come with the broker."""
+
+from nanoclaw_broker.providers import http, json_transform, logs
+from nanoclaw_broker.registry import Factory
+
+BUILTIN: tuple[Factory, ...] = (http.provider, json_transform.provider, logs.provider)

@@ -1,0 +1,175 @@
+"""nanoclaw.broker.v1.BrokerService: protos in, one call, protos out."""
+
+import time
+from collections.abc import AsyncIterator
+from functools import partial
+from typing import Any
+
+import structlog
+
+from nanoclaw.broker.v1 import broker_pb2 as pb
+from nanoclaw.broker.v1 import broker_pb2_grpc
+from nanoclaw_broker import messages, records
+from nanoclaw_broker.access import ACCESS
+from nanoclaw_broker.broker import Broker, Told
+from nanoclaw_broker.calls import answer_of
+from nanoclaw_broker.decision import Outcome
+from nanoclaw_broker.grants import Grants
+from nanoclaw_broker.policy import POLICY_VERSION
+from nanoclaw_broker.visibility import explained_group, visible_group
+from nanoclaw_core import VERSION
+from nanoclaw_core.errors import invalid, not_found
+from nanoclaw_core.principal import Caller
+from nanoclaw_rpc import ServiceSpec, current_caller, current_trace, mark_replayed, note, page, times
+from nanoclaw_store import Tx
+from nanoclaw_telemetry import Telemetry, TraceContext
+
+log = structlog.get_logger()
+
+
+class BrokerServicer(broker_pb2_grpc.BrokerServiceServicer):
+    """Translates; decides nothing."""
+
+    def __init__(self, broker: Broker, grants: Grants, telemetry: Telemetry, started_at: str) -> None:
+        self._broker = broker
+        self._grants = grants
+        self._telemetry = telemetry
+        self._started_at = started_at
+        self._calls = telemetry.counter("nanoclaw_broker_calls", "calls by answer", ["provider", "code"])
+
+    async def Call(self, request: pb.CallRequest, context: Any) -> pb.CallResponse:
+        caller, trace, start_ns = current_caller(), current_trace(), time.time_ns()
+        told = await self._broker.call(caller, request, trace)
+        self._observe(caller, request, told, trace, start_ns)
+        return told.response
+
+    def _observe(self, caller: Caller, request: pb.CallRequest, told: Told, trace: TraceContext, start_ns: int) -> None:
+        decision, response, facts = told.ruling.decision, told.response, told.ruling.facts
+        known = bool(facts.skill.levels)
+        self._calls.labels(request.provider if known else "unknown", response.code).inc()
+        said = {
+            "provider": request.provider,
+            "action": request.action,
+            "level": facts.level.name,
+            "decision": decision.outcome.value,
+            "code": response.code,
+            "call_id": response.call_id,
+        }
+        note(**said)
+        if decision.outcome is Outcome.DENY:
+            log.warning("call_denied", group=caller.group, check=decision.check.value, **said)
+        elif decision.outcome is Outcome.REPLAY:
+            mark_replayed()
+        if self._telemetry.enabled:
+            self._telemetry.emit(
+                "broker.call",
+                trace.child(),
+                parent=trace,
+                start_ns=start_ns,
+                end_ns=time.time_ns(),
+                attributes={f"nanoclaw.{name}": value for name, value in said.items()},
+                error="" if response.status == pb.CALL_STATUS_EXECUTED else response.code,
+            )
+
+    async def ExplainCall(self, request: pb.ExplainCallRequest, context: Any) -> pb.ExplainCallResponse:
+        caller = current_caller()
+        return await self._broker.explain(caller, explained_group(caller, request.group), request)
+
+    async def GetCall(self, request: pb.GetCallRequest, context: Any) -> pb.GetCallResponse:
+        group = visible_group(current_caller(), request.group)
+
+        def query(tx: Tx) -> pb.GetCallResponse:
+            if request.call_id:
+                row = records.by_id(tx, request.call_id)
+            elif request.request_id and group:
+                row = records.by_request(tx, group, request.request_id)
+            else:
+                raise invalid("call_id", "neither it nor group and request_id are given", "name the call")
+            if row is None or group not in ("", row["group_name"]):
+                raise not_found("call", request.call_id or request.request_id)
+            answer = answer_of(tx, row["call_id"])
+            return pb.GetCallResponse(
+                call=messages.call_record(row), answer=pb.CallResponse.FromString(answer) if answer else None
+            )
+
+        return self._broker.database.read(query)
+
+    async def ListCalls(self, request: pb.ListCallsRequest, context: Any) -> pb.ListCallsResponse:
+        group, size = visible_group(current_caller(), request.group), page.size(request)
+        (before,) = page.decode(request.page_token) or ("",)
+        query = partial(
+            records.page,
+            before=str(before),
+            most=size + 1,
+            group=group,
+            provider=request.provider,
+            task_id=request.task_id,
+            states=messages.states(list(request.states)),
+        )
+        rows = self._broker.database.read(query)
+        return pb.ListCallsResponse(
+            calls=[messages.call_record(row) for row in rows[:size]],
+            next_page_token=page.encode(rows[size - 1]["call_id"]) if len(rows) > size else "",
+        )
+
+    async def Grant(self, request: pb.GrantRequest, context: Any) -> pb.GrantResponse:
+        return await self._grants.grant(current_caller(), request, current_trace().trace_id)
+
+    async def Revoke(self, request: pb.RevokeRequest, context: Any) -> pb.RevokeResponse:
+        return await self._grants.revoke(current_caller(), request, current_trace().trace_id)
+
+    async def ListCapabilities(self, request: pb.ListCapabilitiesRequest, context: Any) -> pb.ListCapabilitiesResponse:
+        caller, registry, size = current_caller(), self._broker.registry, page.size(request)
+        group = visible_group(caller, request.group or caller.group)
+        after = page.decode(request.page_token) or ("", "", "")
+        if len(after) != 3:
+            raise invalid("page_token", "is not one of this list", "begin anew")
+        first, second, third = (str(part) for part in after)
+        rows, now = self._grants.page(
+            group, (first, second, third), size + 1, include_inactive=request.include_inactive
+        )
+        shown = rows[:size]
+        more = len(rows) > size
+        return pb.ListCapabilitiesResponse(
+            capabilities=[messages.group_capability(row, now, registry.get(row["provider"])) for row in shown],
+            providers_available=[one.name for one in registry.providers if not registry.missing_secrets(one)],
+            next_page_token=page.encode(*(shown[-1][name] for name in _KEY)) if more else "",
+        )
+
+    async def ListProviders(self, request: pb.ListProvidersRequest, context: Any) -> pb.ListProvidersResponse:
+        size, registry = page.size(request), self._broker.registry
+        (after,) = page.decode(request.page_token) or ("",)
+        rest = [one for one in registry.providers if one.name > str(after)]
+        return pb.ListProvidersResponse(
+            providers=[messages.provider(one, registry.missing_secrets(one)) for one in rest[:size]],
+            next_page_token=page.encode(rest[size - 1].name) if len(rest) > size else "",
+        )
+
+    async def WatchCapabilities(
+        self, request: pb.WatchCapabilitiesRequest, context: Any
+    ) -> AsyncIterator[pb.WatchCapabilitiesResponse]:
+        async for revision in self._grants.revisions():
+            yield pb.WatchCapabilitiesResponse(revision=revision)
+
+    async def GetStatus(self, request: pb.GetStatusRequest, context: Any) -> pb.GetStatusResponse:
+        counts = await self._broker.database.read_in_thread(records.counts)
+        return pb.GetStatusResponse(
+            version=VERSION,
+            policy_version=POLICY_VERSION,
+            started_at=times.to_timestamp(self._started_at),
+            counts=[
+                pb.CallStateCount(state=messages.state_to_proto(state), count=count)
+                for state, count in sorted(counts.items())
+            ],
+            providers=self._broker.registry.names,
+        )
+
+
+_KEY = ("group_name", "provider", "product_id")
+
+
+def spec(servicer: BrokerServicer) -> ServiceSpec:
+    """The service as the server takes it."""
+    return ServiceSpec(
+        "nanoclaw.broker.v1.BrokerService", broker_pb2_grpc.add_BrokerServiceServicer_to_server, servicer, ACCESS
+    )

@@ -1,0 +1,76 @@
+"""The broker's settings: NANOCLAW_BROKER_*, read once in __main__."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from nanoclaw_broker.policy import Level, Limits
+from nanoclaw_core import settings
+from nanoclaw_core.errors import Kind, NanoclawError
+
+PREFIX = "NANOCLAW_BROKER_"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """home: NANOCLAW_HOME. listen, governance: empty for the sockets under home. Times in seconds, counts per group.
+
+    http_allow: hosts that the provider http may reach, comma separated; see nanoclaw_broker.providers.http. metrics:
+    a loopback host:port. call_seconds: how long a call may take at the most; agents give up at 30.
+    """
+
+    home: Path = Path("var")
+    listen: str = ""
+    governance: str = ""
+    metrics: str = ""
+    http_allow: str = ""
+    call_seconds: float = 25.0
+    drain_seconds: float = 5.0
+    pending: int = 5
+    rate_l1: int = 20
+    rate_l2: int = 10
+    rate_l3: int = 2
+    soft_l1: int = 800
+    soft_l2: int = 250
+    soft_l3: int = 10
+    hard_l1: int = 1200
+    hard_l2: int = 350
+    hard_l3: int = 15
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, int | float) and value < 1:
+                raise NanoclawError(
+                    Kind.INVALID,
+                    "INVALID_SETTING",
+                    f"{PREFIX}{field.name.upper()}={value} is below 1",
+                    next_step="set it to 1 or more; revoke grants to stop calls",
+                )
+
+    @property
+    def addresses(self) -> list[str]:
+        """Where to listen."""
+        given = [part.strip() for part in self.listen.split(",") if part.strip()]
+        return given or [f"unix:{self.home.absolute() / 'run' / 'broker.sock'}"]
+
+    @property
+    def governance_address(self) -> str:
+        """Where governance is."""
+        return self.governance or f"unix:{self.home.absolute() / 'run' / 'governance.sock'}"
+
+    @property
+    def limits(self) -> Limits:
+        """How much a group may do."""
+        return Limits(
+            pending=self.pending,
+            rate={Level.L1: self.rate_l1, Level.L2: self.rate_l2, Level.L3: self.rate_l3},
+            soft={Level.L1: self.soft_l1, Level.L2: self.soft_l2, Level.L3: self.soft_l3},
+            hard={Level.L1: self.hard_l1, Level.L2: self.hard_l2, Level.L3: self.hard_l3},
+        )
+
+
+def read(environ: Mapping[str, str]) -> Settings:
+    """Raises UNKNOWN_SETTING, INVALID_SETTING."""
+    return settings.load(Settings, PREFIX, environ, shared={"home": "NANOCLAW_HOME"})
