@@ -4,7 +4,7 @@ import asyncio
 import time
 import traceback
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -90,10 +90,16 @@ class Executor:
 
     async def _until_stored(self, unit: Callable[[Tx], T]) -> T:
         """What has happened must get into the ledger, so a full disk or a locked file is waited out."""
+        try:
+            return await self._database.write(unit)
+        except NanoclawError as error:
+            if not _may_pass(error):
+                raise
+            log.error("ledger_not_written", reason=error.reason)
         return await _RETRYING(self._write, unit)
 
-    def _write(self, unit: Callable[[Tx], T]) -> Awaitable[T]:
-        return self._database.write(unit)
+    async def _write(self, unit: Callable[[Tx], T]) -> T:
+        return await self._database.write(unit)
 
 
 def as_end(ended: answers.Ended, duration_ms: int = 0) -> End:
@@ -109,8 +115,9 @@ def as_end(ended: answers.Ended, duration_ms: int = 0) -> End:
 
 
 def _may_pass(error: BaseException) -> bool:
-    passing = isinstance(error, NanoclawError) and error.kind is ErrorKind.UNAVAILABLE
-    return passing and getattr(error, "reason", "") != "STORE_CLOSED"
+    if not isinstance(error, NanoclawError):
+        return False
+    return error.kind is ErrorKind.UNAVAILABLE and error.reason != "STORE_CLOSED"
 
 
 _RETRYING = AsyncRetrying(

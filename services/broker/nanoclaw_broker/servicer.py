@@ -50,24 +50,23 @@ class BrokerServicer(broker_pb2_grpc.BrokerServiceServicer):
         said = {
             "provider": request.provider,
             "action": request.action,
-            "level": facts.level.name,
             "decision": decision.outcome.value,
-            "code": response.code,
             "call_id": response.call_id,
         }
-        note(**said)
+        note(**said, access_level=facts.level.name, answer=response.code)
         if decision.outcome is Outcome.DENY:
-            log.warning("call_denied", group=caller.group, check=decision.check.value, **said)
+            log.warning("call_denied", group=caller.group, check=decision.check.value, answer=response.code, **said)
         elif decision.outcome is Outcome.REPLAY:
             mark_replayed()
         if self._telemetry.enabled:
+            shown = {**said, "level": facts.level.name, "code": response.code}
             self._telemetry.emit(
                 "broker.call",
                 trace.child(),
                 parent=trace,
                 start_ns=start_ns,
                 end_ns=time.time_ns(),
-                attributes={f"nanoclaw.{name}": value for name, value in said.items()},
+                attributes={f"nanoclaw.{name}": value for name, value in shown.items()},
                 error="" if response.status == pb.CALL_STATUS_EXECUTED else response.code,
             )
 

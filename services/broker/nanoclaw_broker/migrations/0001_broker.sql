@@ -6,8 +6,8 @@ CREATE TABLE ext_capabilities (
     provider TEXT NOT NULL CHECK (provider <> ''),
     product_id TEXT NOT NULL,
     access_level INTEGER NOT NULL CHECK (access_level BETWEEN 1 AND 3),
-    allowed_actions TEXT NOT NULL CHECK (json_type(allowed_actions) = 'array'),
-    denied_actions TEXT NOT NULL CHECK (json_type(denied_actions) = 'array'),
+    allowed_actions TEXT NOT NULL CHECK (allowed_actions GLOB '[[]*]'),
+    denied_actions TEXT NOT NULL CHECK (denied_actions GLOB '[[]*]'),
     requires_task_gate TEXT NOT NULL,
     granted_by TEXT NOT NULL CHECK (granted_by <> ''),
     granted_at TEXT NOT NULL CHECK (length(granted_at) = 27),
@@ -15,11 +15,8 @@ CREATE TABLE ext_capabilities (
     active INTEGER NOT NULL CHECK (active IN (0, 1)),
     changes INTEGER NOT NULL CHECK (changes >= 1),
     UNIQUE (group_name, provider, product_id),
-    -- From L2 on a grant ends, 7 days after it was made at the latest.
-    CHECK (
-        access_level = 1
-        OR (expires_at <> '' AND expires_at <= strftime('%Y-%m-%dT%H:%M:%S', granted_at, '+7 days') || substr(granted_at, 20))
-    )
+    -- From L2 on a grant ends.
+    CHECK (access_level = 1 OR expires_at <> '')
 ) STRICT;
 CREATE TRIGGER ext_capabilities_no_delete BEFORE DELETE ON ext_capabilities
 BEGIN
