@@ -3,10 +3,9 @@
 import os
 from pathlib import Path
 
-from nanoclaw_broker.providers import Action, Environment, Params, Provider, Result
-
 from nanoclaw_broker.ledger import Kind
 from nanoclaw_broker.policy import Level
+from nanoclaw_broker.providers import Action, Environment, Params, Provider, Result
 
 
 class AddParams(Params):
