@@ -1,0 +1,73 @@
+"""The gateway's settings, from NANOCLAW_GATEWAY_* and the few that all services share."""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from nanoclaw_core.errors import Kind, NanoclawError
+from nanoclaw_core.ids import check_group
+from nanoclaw_core.settings import load
+
+PREFIX = "NANOCLAW_GATEWAY_"
+_HOME = Path("var").absolute()
+GROUPS = ("main", "developer", "security")
+"""Who there is where config/groups.toml does not say."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What can be set.
+
+    home: NANOCLAW_HOME. listen: addresses, separated by commas; empty: the unix socket in home/run. governance, broker:
+    where they are; empty: their sockets in home/run. gateway_uid, agent_uid: whose the files are, applied where we run
+    as root (agent_uid is also the agents' group); unset: nobody's but ours. workers: files of one mailbox at once.
+    per_minute: small files a minute for each group, 0 for no limit. answer_seconds: how long a request may take.
+    settle_seconds: how long a half-written file must have been still. quarantine_cap: quarantined files kept for each
+    group. sweep_seconds: how often mailboxes are looked through although inotify said nothing. snapshot_tasks: how many
+    tasks gov_pipeline.json holds at most. metrics: a loopback host:port, or empty.
+    """
+
+    home: Path = _HOME
+    listen: str = ""
+    governance: str = ""
+    broker: str = ""
+    gateway_uid: int | None = None
+    agent_uid: int | None = None
+    workers: int = 16
+    per_minute: int = 6000
+    answer_seconds: float = 25.0
+    settle_seconds: float = 1.0
+    quarantine_cap: int = 100
+    sweep_seconds: float = 15.0
+    snapshot_tasks: int = 2000
+    drain_seconds: float = 5.0
+    metrics: str = ""
+
+    @classmethod
+    def read(cls, environ: Mapping[str, str]) -> "Settings":
+        """From the environment. Raises UNKNOWN_SETTING, INVALID_SETTING."""
+        return load(cls, PREFIX, environ, shared={"home": "NANOCLAW_HOME"})
+
+    def address(self, service: str) -> str:
+        """Where another service is."""
+        return str(getattr(self, service)) or f"unix:{self.home / 'run' / f'{service}.sock'}"
+
+    @property
+    def addresses(self) -> list[str]:
+        """Where to listen."""
+        given = [address.strip() for address in self.listen.split(",") if address.strip()]
+        return given or [f"unix:{self.home / 'run' / 'gateway.sock'}"]
+
+    def groups(self) -> list[str]:
+        """The groups that have a standing mailbox. Raises INVALID_SETTING for a file that can't be read."""
+        path = self.home / "config" / "groups.toml"
+        try:
+            found = tomllib.loads(path.read_text())
+            return [check_group("group", name) for name in found.get("groups", {})] or list(GROUPS)
+        except FileNotFoundError:
+            return list(GROUPS)
+        except (OSError, ValueError, NanoclawError) as error:
+            raise NanoclawError(
+                Kind.INVALID, "INVALID_SETTING", f"{path} can't be read: {error}", next_step="mend it, or remove it"
+            ) from None

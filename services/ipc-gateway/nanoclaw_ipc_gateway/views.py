@@ -1,0 +1,91 @@
+"""What agents are shown of tasks and grants: JSON under the names that they know, null for what is not set."""
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from nanoclaw.broker.v1 import broker_pb2 as broker
+from nanoclaw.governance.v1 import governance_pb2 as governance
+from nanoclaw_ipc_gateway.words import (
+    GATE_WORDS,
+    LEVEL_NUMBERS,
+    PRIORITY_WORDS,
+    SCOPE_WORDS,
+    STATE_WORDS,
+    TASK_TYPE_WORDS,
+)
+from nanoclaw_rpc import times
+
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
+def task(found: governance.Task) -> dict[str, Any]:
+    """A task as in `gov_pipeline.json`, and in the answers to gov_* requests."""
+    return {
+        "id": found.id,
+        "title": found.title,
+        "description": found.description or None,
+        "task_type": TASK_TYPE_WORDS.get(found.task_type),
+        "state": STATE_WORDS.get(found.state),
+        "priority": PRIORITY_WORDS.get(found.priority),
+        "product": found.product or None,
+        "product_id": found.product_id or None,
+        "scope": SCOPE_WORDS.get(found.scope),
+        "assigned_group": found.assigned_group or None,
+        "executor": found.executor or None,
+        "gate": GATE_WORDS.get(found.gate),
+        "version": found.version,
+        "created_at": times.from_timestamp(found.created_at),
+        "updated_at": times.from_timestamp(found.updated_at),
+    }
+
+
+def task_text(found: governance.Task) -> str:
+    """A task as JSON, for `pipeline`."""
+    return _encode(task(found))
+
+
+def pipeline(tasks: Iterable[str], now: str, *, truncated: bool = False) -> bytes:
+    """`gov_pipeline.json` of tasks that are JSON already. truncated: there are more than a snapshot holds."""
+    more = ',"truncated":true' if truncated else ""
+    return f'{{"generatedAt":{_encode(now)},"tasks":[{",".join(tasks)}]{more}}}'.encode()
+
+
+def grant(found: broker.Capability) -> dict[str, Any]:
+    """A grant as in `ext_capabilities.json`."""
+    return {
+        "provider": found.provider,
+        "access_level": LEVEL_NUMBERS.get(found.access_level, 0),
+        "allowed_actions": list(found.allowed_actions) or None,
+        "denied_actions": list(found.denied_actions),
+        "requires_task_gate": found.requires_task_gate or None,
+        "product_id": found.product_id or None,
+        "expires_at": times.from_timestamp(found.expires_at) if found.HasField("expires_at") else None,
+    }
+
+
+def granted(found: broker.Capability) -> dict[str, Any]:
+    """A grant in the answer to whoever granted or revoked it."""
+    return {"id": found.id, "group_folder": found.group, **grant(found), "active": found.active}
+
+
+def capability(found: broker.GroupCapability) -> dict[str, Any]:
+    """A grant with what can be done under it."""
+    actions = {
+        action.name: {
+            "level": LEVEL_NUMBERS.get(action.level, 0),
+            "description": action.description,
+            "status": action.status,
+        }
+        for action in found.actions
+    }
+    return {**grant(found.capability), "actions": actions}
+
+
+def capabilities(found: Iterable[dict[str, Any]], providers: Iterable[str], now: str) -> bytes:
+    """`ext_capabilities.json`."""
+    return _encode({"generatedAt": now, "capabilities": list(found), "providers_available": list(providers)}).encode()
+
+
+SCHEDULED_TASKS = b"[]"
+"""`current_tasks.json`: nothing is scheduled, since nobody serves schedule_task."""

@@ -1,0 +1,46 @@
+"""The words of the files and the enums of the contracts: one table for each, both ways."""
+
+from collections.abc import Iterable
+
+from nanoclaw.broker.v1 import broker_pb2 as broker
+from nanoclaw.governance.v1 import governance_pb2 as governance
+
+
+def _words(items: Iterable[tuple[str, int]], prefix: str) -> dict[str, int]:
+    return {name.removeprefix(prefix): value for name, value in items if value}
+
+
+def _back(words: dict[str, int]) -> dict[int, str]:
+    return {value: word for word, value in words.items()}
+
+
+STATES = _words(governance.TaskState.items(), "TASK_STATE_")
+TASK_TYPES = _words(governance.TaskType.items(), "TASK_TYPE_")
+PRIORITIES = _words(governance.Priority.items(), "PRIORITY_")
+SCOPES = _words(governance.Scope.items(), "SCOPE_")
+GATES: dict[str, int] = {
+    "None": governance.GATE_NONE,
+    "Security": governance.GATE_SECURITY,
+    "RevOps": governance.GATE_REVOPS,
+    "Claims": governance.GATE_CLAIMS,
+    "Product": governance.GATE_PRODUCT,
+}
+LEVELS: dict[int, int] = {
+    0: broker.ACCESS_LEVEL_L0,
+    1: broker.ACCESS_LEVEL_L1,
+    2: broker.ACCESS_LEVEL_L2,
+    3: broker.ACCESS_LEVEL_L3,
+}
+CALL_STATUSES: dict[int, str] = {
+    broker.CALL_STATUS_EXECUTED: "executed",
+    broker.CALL_STATUS_DENIED: "denied",
+    broker.CALL_STATUS_FAILED: "failed",
+    broker.CALL_STATUS_TIMEOUT: "timeout",
+}
+
+STATE_WORDS = _back(STATES)
+TASK_TYPE_WORDS = _back(TASK_TYPES)
+PRIORITY_WORDS = _back(PRIORITIES)
+SCOPE_WORDS = _back(SCOPES)
+GATE_WORDS = _back(GATES)
+LEVEL_NUMBERS = {value: number for number, value in LEVELS.items()}
