@@ -123,11 +123,12 @@ def _verify_slice(
             try:
                 for epoch, seq, change in walk.changes():
                     wrong = folds.replay(change)
-                    if wrong and part == 0:
-                        findings.append(f"row {seq} of epoch {epoch}: {wrong}")
+                    if wrong and len(findings) <= MOST_FINDINGS:
+                        line = f"row {seq} of epoch {epoch}: {wrong}"
+                        findings += [line] if line not in findings else []  # another part may have met it
             finally:
                 head, rows, broken = walk.head, walk.rows, walk.first_broken
-            findings.extend(itertools.islice(folds.differences(), MOST_FINDINGS))
+            findings.extend(itertools.islice(folds.differences(), MOST_FINDINGS + 1))
     except (sqlite3.Error, ValueError) as error:
         if is_busy(error):
             raise
