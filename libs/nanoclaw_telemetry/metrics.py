@@ -93,7 +93,15 @@ class Metrics:
                 f"metrics address {address!r} is not a loopback host and port",
                 next_step="use 127.0.0.1:port and a scraper on this machine",
             )
-        server, thread = start_http_server(int(port), addr=host.strip("[]"), registry=self.registry)
+        try:
+            server, thread = start_http_server(int(port), addr=host.strip("[]"), registry=self.registry)
+        except OSError as error:
+            raise NanoclawError(
+                Kind.UNAVAILABLE,
+                "ADDRESS_IN_USE",
+                f"metrics cannot be served on {address}: {error.strerror}",
+                next_step="choose another port, or 0 for a free one",
+            ) from error
 
         def stop() -> None:
             server.shutdown()
