@@ -1,0 +1,278 @@
+"""Dispatches and attempts on disk: every change is compare-and-set, and goes to the table and the log alike."""
+
+import sqlite3
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from sqlalchemy import bindparam, func, insert, select, update
+
+from nanoclaw_core.errors import Kind, NanoclawError
+from nanoclaw_dispatcher import tables
+from nanoclaw_dispatcher.dispatch import (
+    ATTEMPT_TRANSITIONS,
+    TRANSITIONS,
+    AttemptState,
+    Code,
+    Dispatch,
+    DispatchState,
+    Rule,
+    Start,
+    attempt_id,
+)
+from nanoclaw_dispatcher.ending import Settlement
+from nanoclaw_dispatcher.task import Task
+from nanoclaw_store import Change, Tx, prepare
+from nanoclaw_telemetry import TraceContext
+
+_D = tables.dispatches.c
+_A = tables.attempts.c
+_OPEN = _D.state.in_(("ENQUEUED", "STARTED"))
+_LIVE = _A.state.in_(("ENQUEUED", "STARTED"))
+
+INSERT_DISPATCH = prepare(insert(tables.dispatches))
+INSERT_ATTEMPT = prepare(insert(tables.attempts))
+BY_ID = prepare(select(tables.dispatches).where(_D.id == bindparam("id")))
+BY_KEY = prepare(select(tables.dispatches).where(_D.dispatch_key == bindparam("key")))
+OF_TASK = prepare(select(tables.dispatches).where(_D.task_id == bindparam("task")).order_by(_D.task_version, _D.id))
+OPEN = prepare(select(tables.dispatches).where(_OPEN).order_by(_D.id))
+ATTEMPTS = prepare(select(tables.attempts).where(_A.dispatch_id == bindparam("dispatch")).order_by(_A.number))
+ATTEMPT = prepare(select(tables.attempts).where(_A.id == bindparam("id")))
+LIVE_OF_DISPATCH = prepare(select(tables.attempts).where(_A.dispatch_id == bindparam("dispatch"), _LIVE))
+LIVE_OF_GROUP = prepare(
+    select(_A.id).where(_A.task_id == bindparam("task"), _A.group_name == bindparam("group"), _LIVE)
+)
+LIVE_BY_GROUP = prepare(select(_A.group_name, func.count()).where(_LIVE).group_by(_A.group_name))
+LAST_FENCE = prepare(select(func.coalesce(func.max(_A.fence), 0)))
+_DISPATCH_COLUMNS = ("state", "code", "reason", "attempts", "failures", "not_before", "cancelled_by", "updated_at")
+UPDATE_DISPATCH = prepare(
+    update(tables.dispatches)
+    .where(_D.id == bindparam("which"), _D.state == bindparam("expected"))
+    .values({name: bindparam(f"new_{name}") for name in _DISPATCH_COLUMNS})
+)
+_ATTEMPT_COLUMNS = ("state", "exit_code", "outcome", "last_lines", "mailbox", "started_at", "ended_at")
+UPDATE_ATTEMPT = prepare(
+    update(tables.attempts)
+    .where(_A.fence == bindparam("which"), _A.state == bindparam("expected"))
+    .values({name: bindparam(f"new_{name}") for name in _ATTEMPT_COLUMNS})
+)
+EPOCH_START = "1970-01-01T00:00:00.000000Z"
+
+
+class Enqueued(NamedTuple):
+    """A dispatch with the attempt that was inserted for it."""
+
+    dispatch: sqlite3.Row
+    attempt: sqlite3.Row
+
+
+def rule_view(row: sqlite3.Row) -> Dispatch:
+    """The dispatch as the rules look at it."""
+    return Dispatch(
+        row["id"],
+        row["dispatch_key"],
+        row["group_name"],
+        Rule(row["rule"]),
+        row["round"],
+        row["task_version"],
+        DispatchState(row["state"]),
+        Code(row["code"]),
+        row["reason"],
+    )
+
+
+def of_task(tx: Tx, task_id: str) -> list[Dispatch]:
+    """All dispatches of the task, oldest first."""
+    return [rule_view(row) for row in tx.all(OF_TASK, task=task_id)]
+
+
+def running_by_group(tx: Tx) -> dict[str, int]:
+    """How many attempts are alive, by group."""
+    return {str(row[0]): int(row[1]) for row in tx.all(LIVE_BY_GROUP)}
+
+
+def enqueue(tx: Tx, new_id: str, start: Start, task: Task, *, instance: str) -> Enqueued:
+    """Inserts the dispatch that the rules ask for, with its first attempt. The key is unique, or IntegrityError."""
+    values: dict[str, Any] = {
+        "id": new_id,
+        "dispatch_key": start.key,
+        "task_id": task.id,
+        "group_name": start.group,
+        "rule": int(start.rule),
+        "from_state": str(start.from_state),
+        "to_state": str(start.to_state or ""),
+        "task_version": task.version,
+        "round": start.round,
+        "priority": task.priority,
+        "because": start.reason,
+        "state": str(DispatchState.ENQUEUED),
+        "code": "",
+        "reason": "",
+        "attempts": 1,
+        "failures": 0,
+        "not_before": "",
+        "cancelled_by": "",
+        "traceparent": task.traceparent,
+        "created_at": tx.now,
+        "updated_at": tx.now,
+    }
+    tx.run(INSERT_DISPATCH, **values)
+    change = Change(tables.dispatches.name, {"id": new_id}, {name: values[name] for name in values if name != "id"})
+    attempt, attempt_change = _insert_attempt(tx, values, 1)
+    _log(tx, "enqueue", values, DispatchState.ENQUEUED, [change, attempt_change], attempt, instance=instance)
+    return Enqueued(_must(tx.one(BY_ID, id=new_id)), _must(tx.one(ATTEMPT, id=attempt)))
+
+
+def next_attempt(tx: Tx, dispatch_id: str, *, instance: str) -> Enqueued:
+    """Inserts the next attempt of an ENQUEUED dispatch that has none alive. Raises CONFLICT otherwise."""
+    row = _must(tx.one(BY_ID, id=dispatch_id))
+    taken = tx.one(LIVE_OF_GROUP, task=row["task_id"], group=row["group_name"])
+    if row["state"] != DispatchState.ENQUEUED or taken is not None:
+        raise conflict(row, "has an attempt alive, or waits for none")
+    number = row["attempts"] + 1
+    change = _update(tx, row, attempts=number, not_before="", reason="")
+    attempt, attempt_change = _insert_attempt(tx, dict(row), number)
+    _log(tx, "enqueue", row, DispatchState.ENQUEUED, [change, attempt_change], attempt, instance=instance)
+    return Enqueued(_must(tx.one(BY_ID, id=dispatch_id)), _must(tx.one(ATTEMPT, id=attempt)))
+
+
+def started(tx: Tx, attempt: str, mailbox: str, started_at: str, *, instance: str, action: str = "start") -> None:
+    """Records that the attempt's process was seen. action: `start`, or `adopt` after a crash."""
+    seen = _must(tx.one(ATTEMPT, id=attempt))
+    row = _must(tx.one(BY_ID, id=seen["dispatch_id"]))
+    changes = [
+        _update_attempt(tx, seen, state=AttemptState.STARTED, mailbox=mailbox, started_at=started_at or tx.now),
+        _update(tx, row, state=DispatchState.STARTED),
+    ]
+    _log(tx, action, row, DispatchState.STARTED, changes, attempt, instance=instance)
+
+
+def ended(tx: Tx, attempt: str, settlement: Settlement, exit_code: int | None, last_lines: str, *, instance: str) -> str:
+    """Records the end of an attempt and what follows for its dispatch. Answers the log's action."""
+    seen = _must(tx.one(ATTEMPT, id=attempt))
+    row = _must(tx.one(BY_ID, id=seen["dispatch_id"]))
+    changes = [
+        _update_attempt(
+            tx, seen, state=settlement.attempt, outcome=str(settlement.outcome), exit_code=exit_code,
+            last_lines=last_lines, ended_at=tx.now,
+        ),
+        _update(
+            tx, row, state=settlement.dispatch, code=str(settlement.code), reason=settlement.reason,
+            failures=settlement.failures, not_before=settlement.not_before,
+        ),
+    ]  # fmt: skip
+    action = {
+        DispatchState.DONE: "end",
+        DispatchState.ENQUEUED: "retry",
+        DispatchState.FAILED: "fail",
+        DispatchState.CANCELLED: "cancel",
+    }[settlement.dispatch]
+    _log(tx, action, row, settlement.dispatch, changes, attempt, instance=instance, reason=settlement.reason)
+    return action
+
+
+def close_waiting(tx: Tx, dispatch_id: str, code: Code, reason: str, *, instance: str) -> bool:
+    """Cancels an open dispatch that has no attempt alive; False where that is not so any more."""
+    row = tx.one(BY_ID, id=dispatch_id)
+    if row is None or row["state"] != DispatchState.ENQUEUED or tx.one(LIVE_OF_DISPATCH, dispatch=dispatch_id):
+        return False
+    change = _update(tx, row, state=DispatchState.CANCELLED, code=str(code), reason=reason, not_before="")
+    _log(tx, "cancel", row, DispatchState.CANCELLED, [change], "", instance=instance, reason=reason)
+    return True
+
+
+def request_cancel(tx: Tx, row: sqlite3.Row, *, principal: str, via: str, reason: str, request_ref: str) -> None:
+    """Records that somebody wants an open dispatch cancelled; whoever drives it sees to that."""
+    change = _update(tx, row, cancelled_by=principal, reason=reason)
+    _log(
+        tx, "request_cancel", row, DispatchState(row["state"]), [change], "", principal=principal, via=via,
+        reason=reason, request_ref=request_ref,
+    )  # fmt: skip
+
+
+def reopen(tx: Tx, row: sqlite3.Row, *, principal: str, via: str, request_ref: str) -> None:
+    """Makes a closed dispatch wait for a further attempt, with its failures forgiven; or ends the pause of an open one."""
+    change = _update(
+        tx, row, state=DispatchState.ENQUEUED, code="", reason="", failures=0, not_before="", cancelled_by=""
+    )
+    _log(
+        tx, "retry", row, DispatchState.ENQUEUED, [change], "", principal=principal, via=via, request_ref=request_ref
+    )  # fmt: skip
+
+
+def log_adoption(tx: Tx, row: sqlite3.Row, *, instance: str, before: str) -> None:
+    """Records that this dispatcher drives the dispatch from now on."""
+    _log(tx, "adopt", row, DispatchState(row["state"]), [], "", instance=instance, facts={"before": before})
+
+
+def conflict(row: Mapping[str, Any] | sqlite3.Row, what: str) -> NanoclawError:
+    """Somebody else changed the dispatch first."""
+    return NanoclawError(Kind.CONFLICT, "DISPATCH_CHANGED", f"dispatch {row['id']} {what}", state=row["state"])
+
+
+def _insert_attempt(tx: Tx, dispatch: Mapping[str, Any], number: int) -> tuple[str, Change]:
+    task_trace = TraceContext.parse(dispatch["traceparent"])
+    values = {
+        "fence": _must(tx.one(LAST_FENCE))[0] + 1,
+        "id": attempt_id(dispatch["dispatch_key"], number),
+        "dispatch_id": dispatch["id"],
+        "number": number,
+        "task_id": dispatch["task_id"],
+        "group_name": dispatch["group_name"],
+        "state": str(AttemptState.ENQUEUED),
+        "exit_code": None,
+        "outcome": "",
+        "last_lines": "",
+        "mailbox": "",
+        "traceparent": (task_trace.child() if task_trace else TraceContext.new()).traceparent,
+        "created_at": tx.now,
+        "started_at": "",
+        "ended_at": "",
+    }
+    tx.run(INSERT_ATTEMPT, **values)
+    image = {name: values[name] for name in values if name != "fence"}
+    return str(values["id"]), Change(tables.attempts.name, {"fence": values["fence"]}, image)
+
+
+def _update(tx: Tx, row: sqlite3.Row, **new: Any) -> Change:
+    state = DispatchState(row["state"])
+    target = DispatchState(new.get("state", state))
+    if target is not state and target not in TRANSITIONS[state]:
+        raise conflict(row, f"is {state} and can't become {target}")
+    values = {name: row[name] for name in _DISPATCH_COLUMNS} | new | {"state": str(target), "updated_at": tx.now}
+    if not tx.run(UPDATE_DISPATCH, which=row["id"], expected=str(state), **{f"new_{k}": v for k, v in values.items()}):
+        raise conflict(row, "was changed by somebody else")
+    changed = {name: value for name, value in values.items() if value != row[name]}
+    return Change(tables.dispatches.name, {"id": row["id"]}, changed)
+
+
+def _update_attempt(tx: Tx, row: sqlite3.Row, **new: Any) -> Change:
+    state = AttemptState(row["state"])
+    target = AttemptState(new["state"])
+    if target is not state and target not in ATTEMPT_TRANSITIONS[state]:
+        raise conflict(row, f"is {state} and can't become {target}")
+    values = {name: row[name] for name in _ATTEMPT_COLUMNS} | new | {"state": str(target)}
+    given = {f"new_{name}": value for name, value in values.items()}
+    if not tx.run(UPDATE_ATTEMPT, which=row["fence"], expected=str(state), **given):
+        raise conflict(row, "was changed by somebody else")
+    changed = {name: value for name, value in values.items() if value != row[name]}
+    return Change(tables.attempts.name, {"fence": row["fence"]}, changed)
+
+
+def _log(
+    tx: Tx, action: str, row: Mapping[str, Any] | sqlite3.Row, to_state: DispatchState, changes: list[Change],
+    attempt: str, *, instance: str = "", principal: str = "service:dispatcher", via: str = "", reason: str = "",
+    request_ref: str = "", facts: Mapping[str, Any] | None = None,
+) -> None:  # fmt: skip
+    trace = TraceContext.parse(row["traceparent"])
+    tables.LOG.append(
+        tx, action=action, principal=principal, via=via, changes=changes, task_id=row["task_id"], subject=row["id"],
+        from_state=row["state"] if action != "enqueue" else "", to_state=str(to_state), attempt_id=attempt,
+        reason=reason, request_ref=request_ref or row["dispatch_key"], trace_id=trace.trace_id if trace else "",
+        facts={**(facts or {}), **({"instance": instance} if instance else {})},
+    )  # fmt: skip
+
+
+def _must(row: sqlite3.Row | None) -> sqlite3.Row:
+    if row is None:
+        raise NanoclawError(Kind.INTERNAL, "ROW_MISSING", "a row that has to be there is not")
+    return row
