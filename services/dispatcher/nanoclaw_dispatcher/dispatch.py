@@ -54,9 +54,7 @@ class AttemptState(enum.StrEnum):
 
 
 ATTEMPT_TRANSITIONS: dict[AttemptState, frozenset[AttemptState]] = {
-    AttemptState.ENQUEUED: frozenset(
-        {AttemptState.STARTED, AttemptState.DONE, AttemptState.FAILED, AttemptState.LOST}
-    ),
+    AttemptState.ENQUEUED: frozenset({AttemptState.STARTED, AttemptState.DONE, AttemptState.FAILED, AttemptState.LOST}),
     AttemptState.STARTED: frozenset({AttemptState.DONE, AttemptState.FAILED, AttemptState.LOST}),
     AttemptState.DONE: frozenset(),
     AttemptState.FAILED: frozenset(),

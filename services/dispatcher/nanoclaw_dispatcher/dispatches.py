@@ -55,7 +55,20 @@ UPDATE_ATTEMPT = prepare(
     .where(_A.fence == bindparam("which"), _A.state == bindparam("expected"))
     .values({name: bindparam(f"new_{name}") for name in _ATTEMPT_COLUMNS})
 )
-EPOCH_START = "1970-01-01T00:00:00.000000Z"
+CANCELLED_OPEN = prepare(select(tables.dispatches).where(_OPEN, _D.cancelled_by != ""))
+HELD = prepare(
+    select(tables.dispatches)
+    .join(tables.leases, tables.leases.c.dispatch_id == _D.id)
+    .where(_OPEN, tables.leases.c.owner == bindparam("owner"))
+    .order_by(_D.id)
+)
+
+
+class Held(NamedTuple):
+    """An open dispatch with its live attempt, if it has one."""
+
+    dispatch: sqlite3.Row
+    attempt: sqlite3.Row | None
 
 
 class Enqueued(NamedTuple):
@@ -88,6 +101,11 @@ def of_task(tx: Tx, task_id: str) -> list[Dispatch]:
 def running_by_group(tx: Tx) -> dict[str, int]:
     """How many attempts are alive, by group."""
     return {str(row[0]): int(row[1]) for row in tx.all(LIVE_BY_GROUP)}
+
+
+def held_by(tx: Tx, owner: str) -> list[Held]:
+    """The open dispatches that the owner drives."""
+    return [Held(row, tx.one(LIVE_OF_DISPATCH, dispatch=row["id"])) for row in tx.all(HELD, owner=owner)]
 
 
 def enqueue(tx: Tx, new_id: str, start: Start, task: Task, *, instance: str) -> Enqueued:
@@ -129,7 +147,7 @@ def next_attempt(tx: Tx, dispatch_id: str, *, instance: str) -> Enqueued:
     if row["state"] != DispatchState.ENQUEUED or taken is not None:
         raise conflict(row, "has an attempt alive, or waits for none")
     number = row["attempts"] + 1
-    change = _update(tx, row, attempts=number, not_before="", reason="")
+    change = _update(tx, row, attempts=number, not_before="")
     attempt, attempt_change = _insert_attempt(tx, dict(row), number)
     _log(tx, "enqueue", row, DispatchState.ENQUEUED, [change, attempt_change], attempt, instance=instance)
     return Enqueued(_must(tx.one(BY_ID, id=dispatch_id)), _must(tx.one(ATTEMPT, id=attempt)))
@@ -146,7 +164,9 @@ def started(tx: Tx, attempt: str, mailbox: str, started_at: str, *, instance: st
     _log(tx, action, row, DispatchState.STARTED, changes, attempt, instance=instance)
 
 
-def ended(tx: Tx, attempt: str, settlement: Settlement, exit_code: int | None, last_lines: str, *, instance: str) -> str:
+def ended(
+    tx: Tx, attempt: str, settlement: Settlement, exit_code: int | None, last_lines: str, *, instance: str
+) -> str:
     """Records the end of an attempt and what follows for its dispatch. Answers the log's action."""
     seen = _must(tx.one(ATTEMPT, id=attempt))
     row = _must(tx.one(BY_ID, id=seen["dispatch_id"]))

@@ -57,7 +57,9 @@ class Settlement:
     not_before: str = ""
 
 
-def settle(end: End, *, moved: bool, failures: int, code: Code, reason: str, retry: RetryPolicy, now: str) -> Settlement:
+def settle(
+    end: End, *, moved: bool, failures: int, code: Code, reason: str, retry: RetryPolicy, now: str
+) -> Settlement:
     """What to write when an attempt has ended and its mailbox is drained.
 
     moved: the task does not wait for it any more. code and reason: why we stopped it, where we did (CANCELLED,
@@ -95,3 +97,11 @@ def describe(outcome: Outcome, end: End) -> str:
         Outcome.CANCELLED: "the agent was stopped",
     }
     return f"{words[outcome]}: {end.detail}" if end.detail else words[outcome]
+
+
+def postponed(reason: str, failures: int, now: str) -> Settlement:
+    """An attempt that governance did not let begin, because its product rests: its dispatch waits, nothing failed."""
+    not_before = to_text(from_text(now) + timedelta(seconds=1))
+    return Settlement(
+        AttemptState.FAILED, Outcome.CANCELLED, DispatchState.ENQUEUED, failures, reason=reason, not_before=not_before
+    )

@@ -1,6 +1,7 @@
 """Governance and the gateway as the dispatcher calls them: proto at the edge, our own Task inside."""
 
-from collections.abc import AsyncIterator, Mapping
+import sqlite3
+from collections.abc import AsyncIterable, AsyncIterator
 from typing import Any
 
 from google.protobuf.json_format import MessageToDict
@@ -84,10 +85,10 @@ class Governance:
         head = (await self._stub.GetStatus(pb.GetStatusRequest())).head
         return Place(head.epoch, head.seq)
 
-    def watch(self, after: Place) -> AsyncIterator[pb.WatchTasksResponse]:
+    def watch(self, after: Place) -> AsyncIterable[pb.WatchTasksResponse]:
         """The log from a place on, and heartbeats."""
         cursor = pb.Cursor(epoch=after.epoch, seq=after.seq)
-        stream: AsyncIterator[pb.WatchTasksResponse] = self._stub.WatchTasks(pb.WatchTasksRequest(cursor=cursor))
+        stream: AsyncIterable[pb.WatchTasksResponse] = self._stub.WatchTasks(pb.WatchTasksRequest(cursor=cursor))
         return stream
 
     def forget_products(self) -> None:
@@ -134,7 +135,7 @@ class Mailboxes:
     def __init__(self, stub: "gateway_pb2_grpc.GatewayServiceAsyncStub") -> None:
         self._stub = stub
 
-    async def open(self, attempt: Mapping[str, Any]) -> str:
+    async def open(self, attempt: sqlite3.Row) -> str:
         """Makes the attempt's mailbox; answers its absolute path. Idempotent."""
         answer = await self._stub.OpenMailbox(
             gateway_pb.OpenMailboxRequest(

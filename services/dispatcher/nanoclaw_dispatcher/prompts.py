@@ -1,5 +1,6 @@
 """What an agent is told: the assignment for its rule, and the line on stdin that carries it."""
 
+import sqlite3
 from collections.abc import Mapping
 from typing import Any
 
@@ -47,7 +48,7 @@ def prompt(rule: Rule, task: pb.Task, *, reason: str, context: Mapping[str, Any]
     ).render()
 
 
-def opening(attempt: Mapping[str, Any], text: str, *, session_id: str, is_main: bool) -> str:
+def opening(attempt: sqlite3.Row, text: str, *, session_id: str, is_main: bool) -> str:
     """The line on stdin, with its line break."""
     return Opening(
         prompt=text,
@@ -62,4 +63,6 @@ def opening(attempt: Mapping[str, Any], text: str, *, session_id: str, is_main: 
 
 def again(because: str, failed: str) -> str:
     """Why an agent is started again: the task's reason, and how the attempt before ended, where there was one."""
-    return "\n".join(part for part in (because, f"The attempt before this one failed: {failed}" if failed else "") if part)
+    return "\n".join(
+        part for part in (because, f"The attempt before this one failed: {failed}" if failed else "") if part
+    )

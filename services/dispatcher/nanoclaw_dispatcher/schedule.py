@@ -57,9 +57,7 @@ def choose(waiting: Iterable[Waiting], load: Load, now: str) -> list[Waiting]:
         ready = [each for each in left if not (each.begins and held(each.group, doing, load.wip))]
         if not ready:
             break
-        best = min(
-            ready, key=lambda w: (w.priority, running.get(w.group, 0), turns.get(w.group, 0), w.since, w.key)
-        )
+        best = min(ready, key=lambda w: (w.priority, running.get(w.group, 0), turns.get(w.group, 0), w.since, w.key))
         chosen.append(best)
         left.remove(best)
         turn += 1

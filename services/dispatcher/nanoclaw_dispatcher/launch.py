@@ -1,0 +1,171 @@
+"""From an inserted attempt to a running agent: claim, mailbox, binding, creation, start; each step can be repeated."""
+
+import asyncio
+import sqlite3
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from nanoclaw.governance.v1 import governance_pb2 as pb
+from nanoclaw_core.errors import Kind, NanoclawError
+from nanoclaw_dispatcher import leases, notes, prompts
+from nanoclaw_dispatcher.attempt_spec import AttemptSpec
+from nanoclaw_dispatcher.dispatch import Code, Rule, waits
+from nanoclaw_dispatcher.dispatches import rule_view
+from nanoclaw_dispatcher.ending import End, Outcome
+from nanoclaw_dispatcher.means import Means
+from nanoclaw_dispatcher.runtime import EndReason, Observed, Runtime
+from nanoclaw_dispatcher.task import Task, TaskState
+
+A = TypeVar("A")
+B = TypeVar("B")
+PRODUCT_REFUSALS = frozenset({"PRODUCT_PAUSED", "PRODUCT_KILLED"})
+
+
+class NotLaunched(NamedTuple):
+    """Why there is no agent. waiting: nothing is wrong with the dispatch, it only has to wait for its product."""
+
+    end: End
+    code: Code = Code.NONE
+    reason: str = ""
+    waiting: bool = False
+
+
+class Launch:
+    """One launch of one attempt. give_up: set once the attempt is not wanted any more.
+
+    message: the task as it was when the attempt was inserted; None after a crash.
+    """
+
+    def __init__(
+        self, means: Means, dispatch: sqlite3.Row, attempt: sqlite3.Row, give_up: asyncio.Event, message: pb.Task | None
+    ) -> None:
+        self._means = means
+        self._dispatch = dispatch
+        self._attempt = attempt
+        self._give_up = give_up
+        self._message = message
+        self.mailbox = ""
+        self.reading: tuple[Task, pb.Task] | None = None
+
+    async def run(self) -> Observed | NotLaunched:
+        """Starts the agent, at most once per attempt whatever died in between; answers it, or why there is none."""
+        try:
+            return await self._run()
+        except NanoclawError as error:
+            if isinstance(error, leases.LeaseLost):
+                raise
+            if error.reason == "TASK_NOT_FOUND":
+                return NotLaunched(End(Outcome.CANCELLED), Code.WITHDRAWN, "the task is gone")
+            return NotLaunched(End(Outcome.START_FAILED, detail=str(error)))
+
+    async def _run(self) -> Observed | NotLaunched:
+        means, attempt = self._means, self._attempt
+        claim, self.mailbox = await both(
+            self._claim(),
+            means.steadily("open the mailbox", lambda: means.mailboxes.open(attempt), give_up=self._give_up),
+        )
+        if isinstance(claim, NotLaunched):
+            return claim
+        message = claim if isinstance(claim, pb.Task) else self._message
+        if message is None:
+            self.reading = bound, message = await self._bind()
+            created = await self._create(message)
+        else:
+            created, self.reading = await both(self._create(message), self._bind())
+            bound = self.reading[0]
+        if not waits(bound, rule_view(self._dispatch)):
+            return NotLaunched(End(Outcome.CANCELLED), Code.WITHDRAWN, f"the task has moved: it is {bound.state}")
+        if created.over or self._give_up.is_set():
+            return NotLaunched(End(Outcome.CANCELLED))
+        # A dispatcher that slept while its lease lapsed must not start what another has settled since.
+        means.database.read(lambda tx: leases.hold(tx, self._dispatch["id"], means.instance))
+        runtime = self._runtime()
+        seen = await means.steadily("start", lambda: runtime.start(attempt["id"]), give_up=self._give_up)
+        if seen.reason is EndReason.START_FAILED:
+            detail = last_words(await runtime.last_lines(attempt["id"]))
+            return NotLaunched(End(Outcome.START_FAILED, seen.exit_code, detail))
+        return seen
+
+    async def _claim(self) -> pb.Task | NotLaunched | None:
+        """Moves the task where the dispatch needs it; None where there is nothing to claim."""
+        dispatch, means = self._dispatch, self._means
+        if not dispatch["to_state"]:
+            return None
+        try:
+            return await means.steadily(
+                "claim",
+                lambda: means.governance.move(
+                    dispatch["task_id"],
+                    TaskState(dispatch["to_state"]),
+                    request_id=dispatch["dispatch_key"],
+                    version=dispatch["task_version"],
+                    reason=f"dispatched to {dispatch['group_name']}",
+                ),
+                give_up=self._give_up,
+            )
+        except NanoclawError as error:
+            if error.kind is Kind.PRECONDITION and error.reason in PRODUCT_REFUSALS:
+                return NotLaunched(End(Outcome.CANCELLED), reason=str(error), waiting=True)
+            if self._give_up.is_set():
+                return NotLaunched(End(Outcome.CANCELLED))
+            return NotLaunched(End(Outcome.CANCELLED), Code.CLAIM_REFUSED, f"claim refused: {error}")
+
+    async def _bind(self) -> tuple[Task, pb.Task]:
+        attempt, means = self._attempt, self._means
+        return await means.steadily(
+            "bind",
+            lambda: means.governance.bind(attempt["task_id"], attempt["group_name"], attempt["id"], attempt["fence"]),
+            give_up=self._give_up,
+        )
+
+    async def _create(self, message: pb.Task) -> Observed:
+        dispatch, attempt, means = self._dispatch, self._attempt, self._means
+        name = attempt["group_name"]
+        group, runtime = means.group(name), self._runtime()
+        context = {}
+        if dispatch["rule"] != Rule.EXECUTE:
+            context = await means.steadily(
+                "read the context pack",
+                lambda: means.governance.context_pack(dispatch["task_id"]),
+                give_up=self._give_up,
+            )
+        because = prompts.again(dispatch["because"], dispatch["reason"])
+        text = prompts.prompt(Rule(dispatch["rule"]), message, reason=because, context=context)
+        session = means.database.read(lambda tx: notes.session_of(tx, name))
+        spec = AttemptSpec(
+            attempt_id=attempt["id"],
+            dispatch_key=dispatch["dispatch_key"],
+            task_id=attempt["task_id"],
+            group=group,
+            mailbox=Path(self.mailbox),
+            stdin=prompts.opening(attempt, text, session_id=session, is_main=group.is_main),
+            traceparent=attempt["traceparent"],
+        )
+        return await means.steadily("create", lambda: runtime.create(spec), give_up=self._give_up)
+
+    def _runtime(self) -> Runtime:
+        name = self._attempt["group_name"]
+        if self._means.groups.get(name) is None:
+            raise NanoclawError(Kind.PRECONDITION, "UNKNOWN_GROUP", f"no group {name!r} is configured")
+        runtime = self._means.runtime_of(name)
+        if runtime is None:
+            kind = self._means.group(name).runtime
+            raise NanoclawError(Kind.PRECONDITION, "NO_RUNTIME", f"group {name} needs the runtime {kind}, not here")
+        return runtime
+
+
+async def both(first: Coroutine[Any, Any, A], second: Coroutine[Any, Any, B]) -> tuple[A, B]:
+    """Runs the two at once and waits for both, even where one fails; raises what the first of them raised."""
+    one, two = await asyncio.gather(first, second, return_exceptions=True)
+    if isinstance(one, BaseException):
+        raise one
+    if isinstance(two, BaseException):
+        raise two
+    return one, two
+
+
+def last_words(lines: str) -> str:
+    """The last line that an agent wrote, for a reason; markers and empty lines left out, at most 300 characters."""
+    spoken = [line.strip() for line in lines.splitlines() if line.strip() and not line.startswith("---NANOCLAW")]
+    return spoken[-1][:300] if spoken else ""
