@@ -1,6 +1,7 @@
 """Blocking the task of a dispatch that a person cancelled, as long as it still waits for that dispatch."""
 
 import sqlite3
+from functools import partial
 
 import structlog
 
@@ -29,18 +30,16 @@ async def block_while_waiting(
 ) -> None:
     """Moves the task to BLOCKED, whatever else about it changes meanwhile, unless it has moved on by itself."""
     while reading is not None and waits(reading[0], rule_view(dispatch)):
-        here = reading[0]
-        request_id = f"{here.id}:{here.state}->{TaskState.BLOCKED}:v{here.version}"
         try:
-            await means.steadily(
-                "block the task",
-                lambda: means.governance.move(
-                    here.id, TaskState.BLOCKED, request_id=request_id, version=here.version, reason=reason
-                ),
-            )
+            await means.steadily("block the task", partial(_block, means, reading[0], reason))
             return
         except NanoclawError as error:
             if error.kind is not Kind.CONFLICT:
-                log.warning("block_refused", task=here.id, reason=error.reason)
+                log.warning("block_refused", task=reading[0].id, reason=error.reason)
                 return
-        reading = await read_or_none(means, here.id)
+        reading = await read_or_none(means, reading[0].id)
+
+
+async def _block(means: Means, task: Task, reason: str) -> None:
+    request_id = f"{task.id}:{task.state}->{TaskState.BLOCKED}:v{task.version}"
+    await means.governance.move(task.id, TaskState.BLOCKED, request_id=request_id, version=task.version, reason=reason)

@@ -92,7 +92,7 @@ class Rule(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Dispatch:
-    """A dispatch, as far as the rules look. round: the task's round that it serves. task_version: what it was cut for."""
+    """A dispatch, as far as the rules look. round: of the task, that it serves. task_version: what it was cut for."""
 
     id: str
     key: str
@@ -112,7 +112,7 @@ class Dispatch:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What the rules depend on. groups: the configured ones. max_rework: rounds of rework before the task is blocked."""
+    """What the rules depend on. groups: the configured ones. max_rework: rounds of it before the task is blocked."""
 
     groups: frozenset[str]
     max_rework: int = 3

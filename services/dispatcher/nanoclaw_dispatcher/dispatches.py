@@ -103,6 +103,11 @@ def running_by_group(tx: Tx) -> dict[str, int]:
     return {str(row[0]): int(row[1]) for row in tx.all(LIVE_BY_GROUP)}
 
 
+def attempt(tx: Tx, attempt: str) -> sqlite3.Row | None:
+    """The attempt of that id."""
+    return tx.one(ATTEMPT, id=attempt)
+
+
 def held_by(tx: Tx, owner: str) -> list[Held]:
     """The open dispatches that the owner drives."""
     return [Held(row, tx.one(LIVE_OF_DISPATCH, dispatch=row["id"])) for row in tx.all(HELD, owner=owner)]
@@ -210,7 +215,7 @@ def request_cancel(tx: Tx, row: sqlite3.Row, *, principal: str, via: str, reason
 
 
 def reopen(tx: Tx, row: sqlite3.Row, *, principal: str, via: str, request_ref: str) -> None:
-    """Makes a closed dispatch wait for a further attempt, with its failures forgiven; or ends the pause of an open one."""
+    """Makes a closed dispatch wait for a further attempt, failures forgiven; or ends the pause of an open one."""
     change = _update(
         tx, row, state=DispatchState.ENQUEUED, code="", reason="", failures=0, not_before="", cancelled_by=""
     )

@@ -1,4 +1,4 @@
-"""The engine: facts come in, the rules are asked, what they ask for is started as slots allow, and pursued to its end."""
+"""The engine: facts come in, the rules are asked, what they ask for is started as slots allow, and pursued."""
 
 import asyncio
 import contextvars
@@ -267,11 +267,16 @@ class Engine:
         if settlement is not None:
             if settlement.dispatch is DispatchState.ENQUEUED:
                 self.queue.wait(self.means.database.read(lambda tx: tx.one(dispatches.BY_ID, id=dispatch_id)))
+                self.means.governance.forget_products()  # if that is why it waits
             if pursuit.reading is None or settlement.dispatch is not DispatchState.DONE:
                 self.look(pursuit.task_id)
             else:
                 await self.consider(*pursuit.reading)
         self.queue.serve()
+
+    def resume_soon(self) -> None:
+        """A dispatch of ours was opened again."""
+        self.spawn(self.upkeep.resume())
 
     def let_go(self, dispatch_id: str) -> None:
         """Its lease is another's now: its agent is left to them."""

@@ -69,11 +69,11 @@ class Launch:
             return claim
         message = claim if isinstance(claim, pb.Task) else self._message
         if message is None:
-            self.reading = bound, message = await self._bind()
-            created = await self._create(message)
+            bound, current = await self._bind()
+            created = await self._create(current)
         else:
-            created, self.reading = await both(self._create(message), self._bind())
-            bound = self.reading[0]
+            created, (bound, current) = await both(self._create(message), self._bind())
+        self.reading = (bound, current)
         if not waits(bound, rule_view(self._dispatch)):
             return NotLaunched(End(Outcome.CANCELLED), Code.WITHDRAWN, f"the task has moved: it is {bound.state}")
         if created.over or self._give_up.is_set():

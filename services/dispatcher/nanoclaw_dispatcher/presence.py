@@ -1,4 +1,4 @@
-"""Whether a dispatcher of this machine is still there: it holds a lock on a file, and the kernel lets go when it dies."""
+"""Whether a dispatcher of this machine is still there: it holds a lock on a file, which dies with it."""
 
 import contextlib
 import fcntl

@@ -1,6 +1,6 @@
 """Which of the waiting may start now: slots, P0 first, fair between groups, work in progress, backoff. Pure."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 
@@ -79,6 +79,6 @@ def over(group: str, doing: Mapping[str, int], wip: Mapping[str, WipLimit]) -> b
     return doing.get(group, 0) > wip.get(group, WipLimit()).limit
 
 
-def next_due(waiting: Sequence[Waiting], now: str) -> str:
+def next_due(waiting: Iterable[Waiting], now: str) -> str:
     """When the next backoff ends, TEXT; empty if none is running."""
     return min((each.not_before for each in waiting if each.not_before > now), default="")

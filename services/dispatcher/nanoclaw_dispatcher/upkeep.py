@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
@@ -36,9 +37,9 @@ class Upkeep:
         owner, seconds, alive = means.instance, means.limits.lease_seconds, means.alive
         if means.database.read(lambda tx: leases.adoptable(tx, owner, alive)):
             await means.database.write(lambda tx: leases.adopt(tx, owner, seconds, alive))
-        await self._resume()
+        await self.resume()
 
-    async def _resume(self) -> None:
+    async def resume(self) -> None:
         """Every open dispatch of ours is pursued or waits: after adoption, and after a pursuit that broke."""
         engine = self._engine
 
@@ -50,16 +51,17 @@ class Upkeep:
                 engine.drive(dispatch, attempt)
             elif dispatch["id"] not in engine.pursuits and not engine.queue.waits(dispatch["id"]):
                 engine.queue.wait(dispatch)
+                engine.look(dispatch["task_id"])
                 if dispatch["cancelled_by"]:
                     engine.spawn(engine.cancel(dispatch))
 
     async def keep_leases(self) -> None:
         """Renews them, lets go of what was taken over, adopts, and hears of what another dispatcher cancelled."""
         means, engine = self._means, self._engine
+        owner, seconds = means.instance, means.limits.lease_seconds
         while True:
-            await asyncio.sleep(means.limits.lease_seconds / 3)
+            await asyncio.sleep(seconds / 3)
             try:
-                owner, seconds = means.instance, means.limits.lease_seconds
                 held = await means.database.write(lambda tx: leases.renew(tx, owner, seconds))
                 for dispatch_id in [*engine.pursuits]:
                     if dispatch_id not in held:
@@ -107,7 +109,7 @@ class Upkeep:
         rows = self._means.database.read(lambda tx: tx.all(dispatches.OPEN))
         for task_id in (known | {row["task_id"] for row in rows}) - listed:
             engine.look(task_id)
-        await self._resume()
+        await self.resume()
         engine.queue.serve()
         for runtime in self._means.runtimes.values():
             await self._tidy(runtime)
@@ -115,7 +117,7 @@ class Upkeep:
     async def _tidy(self, runtime: Runtime) -> None:
         """Stops what runs without a live row, and forgets what ended long ago."""
         for seen in await runtime.list():  # before the rows are read: a row comes before its process
-            row = self._means.database.read(lambda tx, name=seen.attempt_id: tx.one(dispatches.ATTEMPT, id=name))
+            row = self._means.database.read(partial(dispatches.attempt, attempt=seen.attempt_id))
             if row is not None and row["state"] in LIVE:
                 continue
             with contextlib.suppress(NanoclawError):

@@ -1,0 +1,59 @@
+"""Reading dispatches: one by id or key, pages of them, and how many are at what."""
+
+import json
+import sqlite3
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from sqlalchemy import bindparam, func, or_, select
+
+from nanoclaw_core.errors import not_found
+from nanoclaw_dispatcher import dispatches, tables
+from nanoclaw_store import Tx, prepare
+
+_D = tables.dispatches.c
+_WANTED = func.json_each(bindparam("states")).table_valued("value", name="wanted")
+
+PAGE = prepare(
+    select(tables.dispatches)
+    .where(
+        or_(bindparam("task") == "", _D.task_id == bindparam("task")),
+        or_(bindparam("group") == "", _D.group_name == bindparam("group")),
+        or_(bindparam("states") == "[]", _D.state.in_(select(_WANTED.c.value))),
+        or_(bindparam("before") == "", _D.id < bindparam("before")),
+    )
+    .order_by(_D.id.desc())
+    .limit(bindparam("most"))
+)
+RUNNING = prepare(select(func.count()).select_from(tables.attempts).where(tables.attempts.c.state == "STARTED"))
+
+
+class Filter(NamedTuple):
+    """What a list shows; empty: all."""
+
+    task_id: str = ""
+    group: str = ""
+    states: Sequence[str] = ()
+
+
+class Found(NamedTuple):
+    """A dispatch with its attempts."""
+
+    dispatch: sqlite3.Row
+    attempts: list[sqlite3.Row]
+
+
+def find(tx: Tx, name: str) -> Found:
+    """By id, or by key. Raises DISPATCH_NOT_FOUND."""
+    row = tx.one(dispatches.BY_ID, id=name) or tx.one(dispatches.BY_KEY, key=name)
+    if row is None:
+        raise not_found("dispatch", name)
+    return Found(row, tx.all(dispatches.ATTEMPTS, dispatch=row["id"]))
+
+
+def page(tx: Tx, wanted: Filter, before: str, most: int) -> list[Found]:
+    """Newest first, from below the id `before` on."""
+    rows = tx.all(
+        PAGE, task=wanted.task_id, group=wanted.group, states=json.dumps(list(wanted.states)), before=before, most=most
+    )
+    return [Found(row, tx.all(dispatches.ATTEMPTS, dispatch=row["id"])) for row in rows]
