@@ -1,12 +1,18 @@
 """What the dispatcher's tests share."""
 
 import importlib.util
+import logging
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
+import pytest
 import pytest_asyncio
+import structlog
+
+from nanoclaw_store.testing import invariants
 
 
 def _load(name: str) -> ModuleType:
@@ -21,6 +27,7 @@ def _load(name: str) -> ModuleType:
 
 
 fake_runtime = _load("fake_runtime")
+world_module = _load("world")
 
 
 @pytest_asyncio.fixture
@@ -29,3 +36,28 @@ async def engine() -> AsyncIterator["fake_runtime.FakeEngine"]:
     engine = fake_runtime.FakeEngine()
     yield engine
     await engine.close()
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> None:
+    """Only what went wrong is worth reading."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.INFO))
+
+
+@pytest_asyncio.fixture
+async def world(home: Path, serve: Any, dial: Any, engine: "fake_runtime.FakeEngine") -> AsyncIterator[Any]:
+    """Governance, a gateway and agents; `await world.dispatcher()` adds one. The invariants hold when it ends."""
+    world = world_module.World(home, serve, dial, engine)
+    await world.open()
+    engine.agent = world_module.by_group(
+        world,
+        {
+            "developer": world_module.hand_in,
+            "writer": world_module.hand_in,
+            "security": world_module.approve,
+            "main": world_module.approve,
+        },
+    )
+    yield world
+    await world.close()
+    invariants(home / "store" / "nanoclaw.db")

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 
 import structlog
 
@@ -34,10 +34,7 @@ class Follower:
         pause = 0.05
         while True:
             try:
-                if self.place is None:
-                    self.place = await self._governance.head()
-                    self._anew()
-                async for _ in self._stream(self.place):
+                async for _ in self._stream():
                     pause = 0.05
             except NanoclawError as error:
                 if error.reason == "CURSOR_INVALID":
@@ -52,8 +49,8 @@ class Follower:
             await asyncio.sleep(pause * random.uniform(0.8, 1.2))  # noqa: S311 - not a secret
             pause = min(pause * 2, 2.0)
 
-    async def _stream(self, place: Place):  # type: ignore[no-untyped-def]
-        stream = aiter(self._governance.watch(place))
+    async def _stream(self) -> AsyncIterator[None]:
+        stream = aiter(self._governance.watch(self.place))
         while True:
             try:
                 async with asyncio.timeout(SILENCE_SECONDS):
@@ -63,5 +60,7 @@ class Follower:
             self.watching = True
             if message.HasField("activity"):
                 self._note(message.activity)
+            if self.place is None:  # everything before here has to be read another way
+                self._anew()
             self.place = Place(message.cursor.epoch, message.cursor.seq)
-            yield message
+            yield

@@ -80,14 +80,9 @@ class Governance:
         answer = await self._stub.GetContextPack(pb.GetContextPackRequest(task_id=task_id), timeout=10)
         return MessageToDict(answer, preserving_proto_field_name=True)
 
-    async def head(self) -> Place:
-        """The end of the log."""
-        head = (await self._stub.GetStatus(pb.GetStatusRequest())).head
-        return Place(head.epoch, head.seq)
-
-    def watch(self, after: Place) -> AsyncIterable[pb.WatchTasksResponse]:
-        """The log from a place on, and heartbeats."""
-        cursor = pb.Cursor(epoch=after.epoch, seq=after.seq)
+    def watch(self, after: Place | None) -> AsyncIterable[pb.WatchTasksResponse]:
+        """The log from a place on, and heartbeats; None: from its head on, which a first heartbeat names."""
+        cursor = pb.Cursor(epoch=after.epoch, seq=after.seq) if after is not None else None
         stream: AsyncIterable[pb.WatchTasksResponse] = self._stub.WatchTasks(pb.WatchTasksRequest(cursor=cursor))
         return stream
 
