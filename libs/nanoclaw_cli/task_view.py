@@ -52,6 +52,7 @@ def fields(task: pb.Task) -> list[tuple[str, str]]:
         ("executors", ", ".join(task.executors)),
         ("summary", task.review_summary),
         ("evidence", "\n".join(f"{one.link} {one.note}".strip() for one in task.evidence)),
+        ("evidence is", _required(task)),
         ("checklist", "\n".join(f"[{'x' if item.done else ' '}] {item.text}" for item in task.checklist)),
         ("override", f"{task.override.by}: {task.override.reason}" if task.HasField("override") else ""),
         ("description", task.description),
@@ -89,6 +90,12 @@ def check_json(text: str) -> str:
     if not isinstance(value, dict):
         raise typer.BadParameter("it must be a JSON object")
     return text
+
+
+def _required(task: pb.Task) -> str:
+    if not task.HasField("evidence_required"):
+        return ""
+    return "required" if task.evidence_required else "not required"
 
 
 def _blocked(task: pb.Task) -> str:
