@@ -59,6 +59,8 @@ def _open(path: Path, mode: str, connect: Connect) -> sqlite3.Connection:
 
 def _prepared(connection: sqlite3.Connection, tables: frozenset[str], pragmas: dict[str, int]) -> sqlite3.Connection:
     _set(connection, pragmas)
+    # The first use of json_each declares its table, which the authorizer would take for DDL; later uses do not.
+    connection.execute("SELECT value FROM json_each('[]')").fetchall()
     connection.set_authorizer(_authorizer(tables))
     return connection
 

@@ -5,7 +5,7 @@ import stat
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Column, MetaData, Table, Text, bindparam, delete, insert, select, update
+from sqlalchemy import Column, MetaData, Table, Text, bindparam, delete, func, insert, select, update
 
 from nanoclaw_core.errors import Kind, NanoclawError
 from nanoclaw_store import connections, prepare
@@ -42,6 +42,17 @@ async def test_a_service_can_not_write_outside_its_slice(database, writer, pantr
     connection = pantry.peek()
     assert [row["id"] for row in connection.execute("SELECT id FROM strange")] == ["a"]
     connection.close()
+
+
+async def test_a_list_of_unknown_length_can_be_passed_as_json(database, pantry):
+    """In units and in queries, also after another connection changed the schema."""
+    names = prepare(select(func.json_each(bindparam("names")).table_valued("value", name="wanted").c.value))
+    for _ in range(2):
+        assert [row["value"] for row in database.read(lambda tx: tx.all(names, names='["a", "b"]'))] == ["a", "b"]
+        assert len(await database.write(lambda tx: tx.all(names, names='["a", "b"]'))) == 2
+        connection = pantry.peek()
+        connection.execute("CREATE TABLE IF NOT EXISTS stranger (id TEXT) STRICT")
+        connection.close()
 
 
 @pytest.mark.parametrize(
