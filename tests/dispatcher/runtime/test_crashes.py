@@ -156,6 +156,18 @@ async def test_a_shim_takes_its_agent_along(processes: Any) -> None:
     assert [pid for pid in family if alive(pid) and pid in files.marked("a-1")] == []
 
 
+async def test_an_agent_dies_with_its_shim_though_nobody_looks(processes: Any) -> None:
+    """The kernel sees to it, not a dispatcher that comes by."""
+    await processes.started("a-1", "wait")
+    family = files.marked("a-1")
+    os.kill(processes.shim("a-1"), signal.SIGKILL)
+
+    async def gone() -> bool:
+        return not set(family[:1]) & set(files.marked("a-1"))
+
+    await processes.until(gone)
+
+
 async def test_what_an_agent_leaves_behind_ends_with_it(processes: Any) -> None:
     """A daemon in a session of its own would go on working under an attempt that is over."""
     script = "setsid sh -c 'trap \"\" TERM; sleep 300' & sleep 300 & exit 0"
@@ -203,13 +215,22 @@ async def test_a_claim_without_a_shim_counts_as_run(processes: Any) -> None:
 
 
 async def test_a_pid_that_was_given_to_somebody_else_is_left_alone(processes: Any) -> None:
-    """Only pid and start time together are the shim; the stranger gets no signal."""
+    """Only pid and start time together are the shim; the stranger gets no signal, and nobody waits for its end."""
     await processes.runtime.create(processes.spec("a-1", "exit"))
+    folder = _run(processes, "a-1")
+    sandbox_not_yet_gone = files.take_lock(folder)
+    assert sandbox_not_yet_gone is not None
     with subprocess.Popen(["sleep", "60"]) as stranger:
         claim = {"pid": stranger.pid, "start_time": files.start_time(stranger.pid) - 1, "started_at": files.now_text()}
-        files.write(_run(processes, "a-1"), files.STARTED, claim)
-        assert (await processes.runtime.wait("a-1")).state is RunState.LOST
-        assert (await processes.runtime.stop("a-1", 0)).state is RunState.LOST
+        files.write(folder, files.STARTED, claim)
+        stopping = asyncio.create_task(processes.runtime.stop("a-1", 0))
+
+        async def asked_to_stop() -> bool:
+            return files.read(folder, files.STOP) is not None
+
+        await processes.until(asked_to_stop)
+        os.close(sandbox_not_yet_gone)
+        assert (await stopping).state is RunState.LOST
         assert stranger.poll() is None
         stranger.kill()
 
@@ -238,7 +259,9 @@ async def test_a_stop_that_came_before_the_shim_is_not_forgotten(processes: Any)
     assert processes.runs("a-1") == 0
 
 
-async def test_an_attempt_that_is_removed_while_it_is_started_does_not_run(processes: Any) -> None:
+async def test_an_attempt_that_is_removed_while_it_is_started_does_not_run(
+    processes: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Removal holds the lock; a shim that had opened the file before finds that it is not the attempt's any more."""
     await processes.runtime.create(processes.spec("a-1", "exit"))
     folder = _run(processes, "a-1")
@@ -246,9 +269,16 @@ async def test_an_attempt_that_is_removed_while_it_is_started_does_not_run(proce
     assert held is not None
     assert files.take_lock(folder) is None
     assert files.lock_held(folder)
-    Path(folder).rename(folder + ".gone")
     os.close(held)
     assert not files.lock_held(folder)
+    plain_open = os.open
+
+    def removed_after_open(path: str, flags: int) -> int:
+        descriptor = plain_open(path, flags)
+        Path(folder).rename(folder + ".gone")
+        return descriptor
+
+    monkeypatch.setattr(os, "open", removed_after_open)
     assert files.take_lock(folder) is None
 
 
