@@ -16,9 +16,11 @@ _MOMENT = 0.005
 
 def observe(attempt_id: str, folder: str) -> Observed:
     """What the attempt is now. Kills what a dead shim may have left, and says RUNNING until that is gone."""
-    held = files.lock_held(folder)  # before the rest: a shim writes exit.json first and lets go then
     spec = files.read(folder, files.SPEC)
+    # In the opposite order of a shim's doings, which are lock, started.json, exit.json, unlock: so one that is seen to
+    # have started, and then not to hold the lock, is over, and has recorded its end by then if it ever will.
     started = files.read(folder, files.STARTED) or {}
+    held = files.lock_held(folder)
     started_at = str(started.get("started_at", ""))
     if (end := files.read(folder, files.EXIT)) is not None:
         return Observed(

@@ -282,6 +282,45 @@ async def test_an_attempt_that_is_removed_while_it_is_started_does_not_run(
     assert files.take_lock(folder) is None
 
 
+async def test_a_start_in_the_midst_of_a_look_is_not_taken_for_a_loss(
+    processes: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A look reads several files; a shim that comes to life between two of them must not be found dead, and killed."""
+    await processes.runtime.create(processes.spec("a-1", "exit"))
+    folder = _run(processes, "a-1")
+    plain_lock_held, plain_read = files.lock_held, files.read
+    with subprocess.Popen(["sleep", "60"], env={"NANOCLAW_ATTEMPT": "a-1"}) as agent:
+        shims: list[int] = []
+
+        def shim_starts() -> None:
+            if not shims:
+                shims.append(files.take_lock(folder) or -1)
+                claim = {"pid": agent.pid, "start_time": files.start_time(agent.pid), "started_at": files.now_text()}
+                files.write(folder, files.STARTED, claim)
+
+        def lock_held(directory: str) -> bool:
+            held = plain_lock_held(directory)
+            shim_starts()
+            return held
+
+        def read(directory: str, name: str) -> Any:
+            value = plain_read(directory, name)
+            if name == after:
+                shim_starts()
+            return value
+
+        for after in (files.SPEC, files.STARTED, files.EXIT, "the lock"):
+            monkeypatch.setattr(files, "read", read)
+            if after == "the lock":
+                monkeypatch.setattr(files, "lock_held", lock_held)
+            assert (await processes.runtime.inspect("a-1")).state in (RunState.CREATED, RunState.RUNNING), after
+            assert agent.poll() is None
+            monkeypatch.undo()
+            os.close(shims.pop())
+            Path(folder, files.STARTED).unlink()
+        agent.kill()
+
+
 async def test_half_created_attempts_are_nobodys(processes: Any) -> None:
     """A dispatcher died within create: the next create does it all, and remove sweeps the rest."""
     spec = processes.spec("a-1", "exit", "3")
