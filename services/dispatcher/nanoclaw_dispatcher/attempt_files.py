@@ -97,12 +97,16 @@ def lock_held(directory: str) -> bool:
 
 
 def start_time(pid: int) -> int:
-    """When the process began, in clock ticks since boot; with the pid it names a process for good. 0: there is none."""
+    """When the process began, in clock ticks since boot; with the pid it names a process for good.
+
+    0: there is none, or a dead one that only waits to be reaped.
+    """
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
-            return int(file.read().rpartition(b")")[2].split()[19])
+            fields = file.read().rpartition(b")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return 0
+    return 0 if fields[0] in (b"Z", b"X") else int(fields[19])
 
 
 def boot_id() -> str:

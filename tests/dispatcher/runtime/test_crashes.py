@@ -289,36 +289,39 @@ async def test_a_start_in_the_midst_of_a_look_is_not_taken_for_a_loss(
     await processes.runtime.create(processes.spec("a-1", "exit"))
     folder = _run(processes, "a-1")
     plain_lock_held, plain_read = files.lock_held, files.read
-    with subprocess.Popen(["sleep", "60"], env={"NANOCLAW_ATTEMPT": "a-1"}) as agent:
-        shims: list[int] = []
+    shims: list[int] = []
+    agent = subprocess.Popen(["sleep", "60"], env={"NANOCLAW_ATTEMPT": "a-1"})
 
-        def shim_starts() -> None:
-            if not shims:
-                shims.append(files.take_lock(folder) or -1)
-                claim = {"pid": agent.pid, "start_time": files.start_time(agent.pid), "started_at": files.now_text()}
-                files.write(folder, files.STARTED, claim)
+    def shim_starts() -> None:
+        if not shims:
+            shims.append(files.take_lock(folder) or -1)
+            claim = {"pid": agent.pid, "start_time": files.start_time(agent.pid), "started_at": files.now_text()}
+            files.write(folder, files.STARTED, claim)
 
-        def lock_held(directory: str) -> bool:
-            held = plain_lock_held(directory)
+    def lock_held(directory: str) -> bool:
+        held = plain_lock_held(directory)
+        shim_starts()
+        return held
+
+    def read(directory: str, name: str) -> Any:
+        value = plain_read(directory, name)
+        if name == after:
             shim_starts()
-            return held
+        return value
 
-        def read(directory: str, name: str) -> Any:
-            value = plain_read(directory, name)
-            if name == after:
-                shim_starts()
-            return value
-
-        for after in (files.SPEC, files.STARTED, files.EXIT, "the lock"):
-            monkeypatch.setattr(files, "read", read)
-            if after == "the lock":
-                monkeypatch.setattr(files, "lock_held", lock_held)
-            assert (await processes.runtime.inspect("a-1")).state in (RunState.CREATED, RunState.RUNNING), after
-            assert agent.poll() is None
-            monkeypatch.undo()
-            os.close(shims.pop())
-            Path(folder, files.STARTED).unlink()
-        agent.kill()
+    for after in (files.SPEC, files.STARTED, files.EXIT, "the lock"):
+        monkeypatch.setattr(files, "read", read)
+        if after == "the lock":
+            monkeypatch.setattr(files, "lock_held", lock_held)
+        seen = await processes.runtime.inspect("a-1")
+        still_alive = agent.poll() is None
+        monkeypatch.undo()
+        os.close(shims.pop())
+        Path(folder, files.STARTED).unlink()
+        if not still_alive or seen.state not in (RunState.CREATED, RunState.RUNNING):
+            pytest.fail(f"a shim that started after {after} was read made it {seen.state}")
+    agent.kill()
+    agent.wait()
 
 
 async def test_half_created_attempts_are_nobodys(processes: Any) -> None:
