@@ -1,10 +1,12 @@
 """Tokens: made once, private, kept as hashes only, revocable, and closed when their file is broken."""
 
+import fcntl
 import hashlib
 import json
 import stat
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -65,6 +67,20 @@ def test_services_that_start_together_agree_on_the_tokens(secrets):
     credentials = Credentials(secrets)
     for principal in ["operator:founder", *(f"service:{name}" for name in SERVICES)]:
         assert credentials.identify(token(credentials, principal)).principal == principal
+
+
+def test_a_change_waits_for_the_change_before_it(secrets):
+    """Two processes that change the list at once would lose one of the changes."""
+    credentials = Credentials.open(secrets)
+    with (secrets / ".credentials.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        adding = threading.Thread(target=credentials.add_operator, args=("ana", Role.ADMIN))
+        adding.start()
+        adding.join(0.2)
+        assert adding.is_alive()
+        assert not credentials.token_file("operator:ana").exists()
+    adding.join(10)
+    assert credentials.identify(token(credentials, "operator:ana")) is not None
 
 
 def test_a_service_without_its_token_file_gets_a_new_token(secrets):
@@ -172,9 +188,12 @@ def test_a_broken_file_lets_nobody_in_and_stops_a_start(secrets, text):
     """Fail closed: a revocation that was written badly must not leave the old list in force."""
     credentials = Credentials.open(secrets)
     founder = token(credentials, "operator:founder")
+    assert credentials.identify(founder) is not None
     (secrets / "credentials.json").write_text(text)
+    end = time.monotonic() + 2
     with pytest.raises(NanoclawError) as caught:
-        credentials.identify(founder)
+        while time.monotonic() < end:
+            credentials.identify(founder)
     assert caught.value.reason == "CREDENTIALS_UNREADABLE"
     with pytest.raises(NanoclawError) as caught:
         Credentials.open(secrets)

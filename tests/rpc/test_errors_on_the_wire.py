@@ -5,7 +5,7 @@ import asyncio
 import grpc
 import pytest
 from google.rpc import error_details_pb2, status_pb2
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from nanoclaw.governance.v1 import governance_pb2 as pb
@@ -98,6 +98,7 @@ def test_a_retry_after_that_is_no_time_breaks_nothing(fact):
     assert "RetryInfo" not in details_of(NanoclawError(Kind.EXHAUSTED, "R", "m", retry_after=fact))
 
 
+@example(3, "\ud800 half a character", 2)
 @given(st.integers(1, 400), st.text(max_size=2000), st.integers(0, 30))
 def test_a_status_always_fits_into_trailing_metadata(count, text, facts):
     """However many violations with however long texts, lone surrogates included, the caller gets the error itself."""

@@ -1,6 +1,7 @@
 """A server listens where it may, alone, and says goodbye properly."""
 
 import asyncio
+import fcntl
 import os
 import signal
 import socket
@@ -8,6 +9,7 @@ import stat
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import grpc
 import pytest
@@ -17,7 +19,21 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from nanoclaw.governance.v1 import governance_pb2 as pb
 from nanoclaw.governance.v1 import governance_pb2_grpc as stubs
 from nanoclaw_core.errors import Kind, NanoclawError
-from nanoclaw_rpc import Server, connect, serve_until_signalled
+from nanoclaw_rpc import Server, connect, listen, serve_until_signalled
+
+
+async def test_a_unix_socket_is_never_open_wider_not_even_while_it_is_bound(serve, spec, home, monkeypatch):
+    """Between bind and chmod there is a moment: the umask covers it."""
+    bind, seen = listen._add_port, []
+
+    def watched(server, address):
+        port = bind(server, address)
+        seen.append(stat.S_IMODE(Path(address.removeprefix("unix:")).stat().st_mode))
+        return port
+
+    monkeypatch.setattr(listen, "_add_port", watched)
+    await serve(spec, socket_mode=0o660)
+    assert seen == [0o600]
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o660])
@@ -89,6 +105,15 @@ async def test_a_socket_that_somebody_else_listens_on_is_not_taken(spec, credent
         assert caught.value.reason == "ADDRESS_IN_USE"
         with socket.socket(socket.AF_UNIX) as probe:
             probe.connect(str(path))
+
+
+async def test_a_server_that_is_just_starting_keeps_others_off(spec, credentials, home):
+    """Before its socket is there to be seen, its lock is."""
+    with (home / "run" / "x.sock.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(NanoclawError) as caught:
+            await Server(listen=[f"unix:{home}/run/x.sock"], services=[spec], credentials=credentials).start()
+    assert caught.value.reason == "ADDRESS_IN_USE"
 
 
 async def test_a_second_server_on_the_same_port_is_refused(serve, spec, credentials):
@@ -222,10 +247,14 @@ async def test_a_stop_lets_a_running_call_finish(serve, dial, spec, puppet):
     puppet.on_get = slow
     server = await serve(spec, drain_seconds=10)
     call = asyncio.create_task(stubs.GovernanceServiceStub(dial(server)).GetTask(pb.GetTaskRequest()))
+    watch = stubs.GovernanceServiceStub(dial(server)).WatchTasks(pb.WatchTasksRequest())
+    await anext(watch)
     await puppet.entered.wait()
     stop = asyncio.create_task(server.stop())
-    await asyncio.sleep(0)
-    assert not stop.done()
+    with pytest.raises(NanoclawError):
+        await anext(watch)
+    ended, _ = await asyncio.wait({call, stop}, timeout=0.2)
+    assert not ended
     release.set()
     assert (await call).task.id == "done"
     await stop
