@@ -39,11 +39,15 @@ class Board:
                 self._doing.setdefault(task.assigned_group, set()).add(task.id)
         return task, message
 
+    def begin(self, task: Task) -> None:
+        """The task is about to enter DOING; the next reading says whether it did."""
+        self._doing.setdefault(task.assigned_group, set()).add(task.id)
+
     def forget(self, task_id: str) -> None:
         """The task is in flight no more."""
         known = self._known.pop(task_id, None)
-        if known is not None and known[0].state is TaskState.DOING:
-            self._doing[known[0].assigned_group].discard(task_id)
+        if known is not None:
+            self._doing.get(known[0].assigned_group, set()).discard(task_id)
 
     def offer(self, task: Task, message: pb.Task, start: Start, now: str) -> None:
         """The rules ask for a start; it keeps its place in the queue while its task only changes a little."""

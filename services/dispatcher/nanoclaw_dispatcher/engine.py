@@ -13,7 +13,7 @@ from nanoclaw_core.errors import Kind, NanoclawError
 from nanoclaw_dispatcher import dispatches, leases, notes
 from nanoclaw_dispatcher.blocking import block_while_waiting, read_or_none
 from nanoclaw_dispatcher.board import IN_FLIGHT, Board, Candidate
-from nanoclaw_dispatcher.dispatch import Code, DispatchState, Move, Notify, Policy, Start, decide
+from nanoclaw_dispatcher.dispatch import Code, DispatchState, Move, Notify, Policy, Rule, Start, decide
 from nanoclaw_dispatcher.follower import Follower
 from nanoclaw_dispatcher.governance import passes_later
 from nanoclaw_dispatcher.launch import PRODUCT_REFUSALS
@@ -114,36 +114,37 @@ class Engine:
         self.means.governance.forget_products()
         self.upkeep.sweep_soon()
 
-    def look(self, task_id: str) -> None:
-        """Reads the task and asks the rules; once more if that was asked for meanwhile."""
+    def look(self, task_id: str, reading: tuple[Task, pb.Task] | None = None) -> None:
+        """Asks the rules about a reading of the task, or reads it; once more if that was asked for meanwhile."""
         if self._stopping:
             return
         if task_id in self._looking:
             self._look_again.add(task_id)
             return
         self._looking.add(task_id)
-        self.spawn(self._look(task_id))
+        self.spawn(self._look(task_id, reading))
 
-    async def _look(self, task_id: str) -> None:
+    async def _look(self, task_id: str, reading: tuple[Task, pb.Task] | None) -> None:
         pause = 0.1
         try:
             while True:
                 self._look_again.discard(task_id)
                 try:
                     async with self._look_slots:
-                        await self.consider(*await self.means.governance.read(task_id))
+                        await self.consider(*(reading or await self.means.governance.read(task_id)))
                 except NanoclawError as error:
                     if error.kind is Kind.NOT_FOUND:
                         self.board.forget(task_id)
                     elif passes_later(error):
                         log.warning("look_waits", task=task_id, reason=error.reason, again_in_seconds=pause)
                         await asyncio.sleep(pause)
-                        pause = min(pause * 2, 5.0)
+                        reading, pause = None, min(pause * 2, 5.0)
                         continue
                     else:
                         log.error("look_failed", task=task_id, reason=error.reason, message=error.message)
                 if task_id not in self._look_again:
                     return
+                reading = None
         finally:
             self._looking.discard(task_id)
 
@@ -236,6 +237,8 @@ class Engine:
             self.queue.forget(dispatch_id)
         elif self.board.candidates.get(candidate.task.id) == candidate:
             del self.board.candidates[candidate.task.id]
+            if candidate.start.rule is Rule.EXECUTE:
+                self.board.begin(candidate.task)
         if isinstance(enqueued, dispatches.Enqueued):
             self.drive(enqueued.dispatch, enqueued.attempt, candidate.message if candidate else None)
         elif candidate is not None:
@@ -245,7 +248,7 @@ class Engine:
         """Pursues an attempt of a dispatch that is ours."""
         if self._stopping or dispatch["id"] in self.pursuits:
             return
-        pursuit = self.pursuits[dispatch["id"]] = Pursuit(self.means, dispatch, attempt, message)
+        pursuit = self.pursuits[dispatch["id"]] = Pursuit(self.means, dispatch, attempt, message, self.board.see)
         if dispatch["cancelled_by"]:
             pursuit.end(Code.CANCELLED, dispatch["reason"])
         self._own_keys.add(dispatch["dispatch_key"])
@@ -262,16 +265,12 @@ class Engine:
             self.pursuits.pop(dispatch_id, None)
             self._driving.pop(dispatch_id, None)
             self._own_keys.discard(pursuit.dispatch["dispatch_key"])
-        if pursuit.reading is not None:
-            self.board.see(*pursuit.reading)
         if settlement is not None:
             if settlement.dispatch is DispatchState.ENQUEUED:
                 self.queue.wait(self.means.database.read(lambda tx: tx.one(dispatches.BY_ID, id=dispatch_id)))
                 self.means.governance.forget_products()  # if that is why it waits
-            if pursuit.reading is None or settlement.dispatch is not DispatchState.DONE:
-                self.look(pursuit.task_id)
-            else:
-                await self.consider(*pursuit.reading)
+            blocked = settlement.code is Code.CANCELLED
+            self.look(pursuit.task_id, None if blocked else pursuit.reading)
         self.queue.serve()
 
     def resume_soon(self) -> None:

@@ -1,31 +1,30 @@
 """Reading dispatches: one by id or key, pages of them, and how many are at what."""
 
-import json
 import sqlite3
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from sqlalchemy import bindparam, func, or_, select
+from sqlalchemy import and_, bindparam, or_, select
 
 from nanoclaw_core.errors import not_found
 from nanoclaw_dispatcher import dispatches, tables
+from nanoclaw_dispatcher.dispatch import DispatchState
 from nanoclaw_store import Tx, prepare
 
 _D = tables.dispatches.c
-_WANTED = func.json_each(bindparam("states")).table_valued("value", name="wanted")
+_STATES = tuple(str(state) for state in DispatchState)
 
 PAGE = prepare(
     select(tables.dispatches)
     .where(
         or_(bindparam("task") == "", _D.task_id == bindparam("task")),
         or_(bindparam("group") == "", _D.group_name == bindparam("group")),
-        or_(bindparam("states") == "[]", _D.state.in_(select(_WANTED.c.value))),
+        or_(*(and_(_D.state == state, bindparam(f"with_{state}") == 1) for state in _STATES)),
         or_(bindparam("before") == "", _D.id < bindparam("before")),
     )
     .order_by(_D.id.desc())
     .limit(bindparam("most"))
 )
-RUNNING = prepare(select(func.count()).select_from(tables.attempts).where(tables.attempts.c.state == "STARTED"))
 
 
 class Filter(NamedTuple):
@@ -53,7 +52,6 @@ def find(tx: Tx, name: str) -> Found:
 
 def page(tx: Tx, wanted: Filter, before: str, most: int) -> list[Found]:
     """Newest first, from below the id `before` on."""
-    rows = tx.all(
-        PAGE, task=wanted.task_id, group=wanted.group, states=json.dumps(list(wanted.states)), before=before, most=most
-    )
+    shown = {f"with_{state}": int(not wanted.states or state in wanted.states) for state in _STATES}
+    rows = tx.all(PAGE, task=wanted.task_id, group=wanted.group, before=before, most=most, **shown)
     return [Found(row, tx.all(dispatches.ATTEMPTS, dispatch=row["id"])) for row in rows]

@@ -2,6 +2,7 @@
 
 import asyncio
 import sqlite3
+from collections.abc import Callable
 from typing import NamedTuple
 
 import structlog
@@ -24,6 +25,9 @@ from nanoclaw_telemetry import TraceContext, under
 log = structlog.get_logger()
 
 
+Saw = Callable[[Task, pb.Task], object]
+
+
 class Wish(NamedTuple):
     """Why an attempt shall end before it does by itself."""
 
@@ -34,21 +38,23 @@ class Wish(NamedTuple):
 class Pursuit:
     """Drives one attempt of one dispatch that this dispatcher holds the lease of.
 
-    message: the task as it was when the attempt was inserted just now; None: the attempt is resumed from its row.
+    message: the task as it was when the attempt was inserted just now; None: the attempt is resumed from its row. saw:
+    told of each reading of the task on the way.
     """
 
     def __init__(
-        self, means: Means, dispatch: sqlite3.Row, attempt: sqlite3.Row, message: pb.Task | None = None
+        self, means: Means, dispatch: sqlite3.Row, attempt: sqlite3.Row, message: pb.Task | None, saw: Saw
     ) -> None:
         self._means = means
         self.dispatch = dispatch
         self.attempt = attempt
         self._message = message
+        self._saw = saw
         self._unwanted = asyncio.Event()
         self._lingers = asyncio.Event()
         self._wish: Wish | None = None
         self.reading: tuple[Task, pb.Task] | None = None
-        """The task as it was last seen on the way."""
+        """The task as it was when the attempt had ended."""
         self._context = TraceContext.parse(attempt["traceparent"]) or TraceContext.new()
 
     @property
@@ -93,7 +99,8 @@ class Pursuit:
                 return Observed(attempt["id"], RunState.LOST)
         launch = Launch(means, self.dispatch, attempt, self._unwanted, self._message)
         result = await launch.run()
-        self.reading = launch.reading or self.reading
+        if launch.reading is not None:
+            self._saw(*launch.reading)
         if isinstance(result, Observed):
             await self._record_start(result, launch.mailbox, "start")
         return result
