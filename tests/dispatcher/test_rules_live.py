@@ -273,7 +273,7 @@ async def test_an_agent_whose_task_is_blocked_by_a_person_is_stopped(world: Any)
 
 
 async def test_an_agent_that_moved_its_task_may_finish_but_not_for_ever(world: Any) -> None:
-    """It is told that no more will come, and stopped when the linger time is over; its dispatch is DONE all the same."""
+    """It is told that no more will come, and stopped when its time is over; its dispatch is DONE all the same."""
 
     async def lingering(run: Any, hands: Any) -> int:
         await w.hand_in(run, hands)

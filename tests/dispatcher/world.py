@@ -22,8 +22,9 @@ from nanoclaw.gateway.v1 import gateway_pb2_grpc
 from nanoclaw.governance.v1 import governance_pb2 as pb
 from nanoclaw.governance.v1 import governance_pb2_grpc
 from nanoclaw_core.errors import Kind, NanoclawError
-from nanoclaw_dispatcher import access, dispatches, groups, tables
+from nanoclaw_dispatcher import access, dispatches, tables
 from nanoclaw_dispatcher.__main__ import NAME
+from nanoclaw_dispatcher.attempt_spec import AttemptSpec
 from nanoclaw_dispatcher.ending import RetryPolicy
 from nanoclaw_dispatcher.engine import Engine
 from nanoclaw_dispatcher.governance import Governance, Mailboxes
@@ -385,4 +386,4 @@ def unavailable(reason: str = "AWAY") -> NanoclawError:
     return NanoclawError(Kind.UNAVAILABLE, reason, "not now")
 
 
-__all__ = ["TraceContext", "groups"]
+__all__ = ["AttemptSpec", "TraceContext"]

@@ -49,11 +49,14 @@ class Upkeep:
         for dispatch, attempt in self._means.database.read(query):
             if attempt is not None:
                 engine.drive(dispatch, attempt)
-            elif dispatch["id"] not in engine.pursuits and not engine.queue.waits(dispatch["id"]):
+            elif dispatch["id"] not in engine.pursuits:
+                is_new = not engine.queue.waits(dispatch["id"])
                 engine.queue.wait(dispatch)
-                engine.look(dispatch["task_id"])
-                if dispatch["cancelled_by"]:
-                    engine.spawn(engine.cancel(dispatch))
+                if is_new:
+                    engine.look(dispatch["task_id"])
+                    if dispatch["cancelled_by"]:
+                        engine.spawn(engine.cancel(dispatch))
+        engine.queue.serve()
 
     async def keep_leases(self) -> None:
         """Renews them, lets go of what was taken over, adopts, and hears of what another dispatcher cancelled."""
@@ -110,7 +113,6 @@ class Upkeep:
         for task_id in (known | {row["task_id"] for row in rows}) - listed:
             engine.look(task_id)
         await self.resume()
-        engine.queue.serve()
         for runtime in self._means.runtimes.values():
             await self._tidy(runtime)
 
