@@ -24,9 +24,12 @@ class Tasks:
 
     def __init__(self) -> None:
         self._open: dict[asyncio.Task[Any], Call] = {}
+        self._stopping = False
 
     def enter(self, call: Call) -> "asyncio.Task[Any] | None":
-        """Takes the running task's call in."""
+        """Takes the running task's call in. Raises STOPPING after a stop: one that was under way would hold it up."""
+        if self._stopping:
+            raise concerns.stopping()
         task = asyncio.current_task()
         if task is not None:
             self._open[task] = call
@@ -39,6 +42,7 @@ class Tasks:
 
     def stop(self) -> None:
         """Ends all of them with UNAVAILABLE STOPPING."""
+        self._stopping = True
         for task, call in list(self._open.items()):
             call.stopping = True
             task.cancel()

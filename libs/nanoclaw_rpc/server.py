@@ -72,8 +72,8 @@ class Server:
         self._allow_remote = allow_remote
         self._health = health.Health(spec.name for spec in services)
         self._listeners: list[UnixListener] = []
-        self._streams = Tasks()
         self._server: grpc.aio.Server | None = None
+        self._streams = Tasks()
         self.addresses: list[str] = []
 
     async def start(self) -> None:
@@ -81,6 +81,7 @@ class Server:
 
         Raises UNLISTED_RPC, ADDRESS_IN_USE, NOT_LOOPBACK, INVALID_ADDRESS.
         """
+        self._streams = Tasks()
         routes = Routes(self._credentials, self._telemetry, self._streams)
         for spec in self._services:
             routes.add(spec.name, spec.add, spec.servicer, spec.access)

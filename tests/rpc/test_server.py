@@ -272,6 +272,16 @@ async def test_a_stop_ends_streams_at_once_with_a_word(serve, dial, spec, puppet
     assert len(puppet.watch_ended) == 1
 
 
+async def test_a_stream_that_comes_while_it_stops_is_sent_away(serve, dial, spec, puppet):
+    """Requested before the stop, begun after it: it would be in nobody's list and hold the stop up."""
+    server = await serve(spec)
+    server._streams.stop()
+    with pytest.raises(NanoclawError) as caught:
+        await anext(stubs.GovernanceServiceStub(dial(server)).WatchTasks(pb.WatchTasksRequest()))
+    assert caught.value.reason == "STOPPING"
+    assert not puppet.entered.is_set()
+
+
 async def test_a_stop_cancels_what_outlives_the_drain_time(serve, dial, spec, puppet):
     """A stuck handler does not keep the process."""
     cancelled = asyncio.Event()
