@@ -270,6 +270,7 @@ class World:
         self.settings = Settings(home=home, settle_seconds=0.1, drain_seconds=2.0, sweep_seconds=600.0)
         self.telemetry: Telemetry | None = None
         self.channels: list[Any] = []
+        self.servers: list[Server] = []
 
     def far_side(self) -> list[tuple[str, ServiceSpec]]:
         """Sockets and what listens there."""
@@ -306,6 +307,46 @@ class World:
     def mailbox(self, group: str = "developer") -> "Agent":
         """A standing mailbox, from the agent's side."""
         return Agent(self.home / "ipc" / group)
+
+    def box(self, group: str) -> Any:
+        """The gateway's own view of a standing mailbox."""
+        return next(it for it in self.gateway.intake.boxes() if it.mailbox.origin.group == group)
+
+    def gateway_look(self, group: str) -> None:
+        """Has the gateway look through a mailbox, as after lost events."""
+        self.gateway.intake.look(self.box(group))
+
+    async def start_far_side(self) -> None:
+        """Governance and the broker serve."""
+        credentials = Credentials.open(self.home / "secrets")
+        for name, service in self.far_side():
+            server = Server(
+                listen=[f"unix:{self.home}/run/{name}.sock"],
+                services=[service],
+                credentials=credentials,
+                drain_seconds=0,
+            )
+            await server.start()
+            self.servers.append(server)
+
+    async def stop_far_side(self) -> None:
+        """They are gone."""
+        while self.servers:
+            await self.servers.pop().stop()
+
+    async def restart_far_side(self, meanwhile: Callable[[], Any]) -> None:
+        """An outage, and what happens during it."""
+        await self.stop_far_side()
+        meanwhile()
+        await self.start_far_side()
+
+    async def sweep(self) -> None:
+        """One round of the sweep."""
+        self.gateway.sweep.round()
+
+    async def until(self, condition: Callable[[], Any]) -> None:
+        """Waits for a condition, with a deadline."""
+        await until(condition, "it")
 
     def attempt(self, attempt_id: str) -> "Agent":
         """An attempt's mailbox, from the agent's side."""
@@ -365,20 +406,12 @@ async def until(condition: Callable[[], Any], what: str, seconds: float = DEADLI
 @pytest.fixture
 async def world(home: Path) -> AsyncIterator[World]:
     """A home with both far sides serving, and no gateway yet."""
-    credentials = Credentials.open(home / "secrets")
     made = World(home)
-    servers = []
-    for name, service in made.far_side():
-        server = Server(
-            listen=[f"unix:{home}/run/{name}.sock"], services=[service], credentials=credentials, drain_seconds=0
-        )
-        await server.start()
-        servers.append(server)
+    await made.start_far_side()
     yield made
     for channel in made.channels:
         await channel.close()
-    for server in servers:
-        await server.stop()
+    await made.stop_far_side()
     check_invariants(home)
 
 

@@ -123,6 +123,15 @@ def matching(folder: int, suffix: str, most: int) -> list[tuple[str, os.stat_res
     return sorted(found, key=lambda item: (item[1].st_ctime_ns, item[0]))
 
 
+def exists(folder: int, name: str) -> bool:
+    """Whether there is an entry of that name, whatever it is."""
+    try:
+        os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except OSError:
+        return False
+    return True
+
+
 def same(descriptor: int, parent: int, name: str) -> bool:
     """Whether a held directory is still the one that its parent shows under the name."""
     try:

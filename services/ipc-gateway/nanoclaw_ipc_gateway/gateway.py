@@ -41,6 +41,9 @@ class Gateway:
     """All of it. `server` is ready to be started once `start` has returned."""
 
     server: Server
+    intake: Intake
+    sweep: Sweep
+    replies: Replies
 
     def __init__(
         self, settings: Settings, *, telemetry: Telemetry | None = None, now: clock.Clock = clock.utc_now
@@ -67,6 +70,7 @@ class Gateway:
         credentials = Credentials.open(settings.home / "secrets")
         home = Home(settings.home, Owners(settings.gateway_uid, settings.agent_uid))
         leave.callback(home.close)
+        await home.own(settings.lock_seconds)
         database = await Database.open(settings.home / "store" / "nanoclaw.db", SLICE, clock=now)
         leave.push_async_callback(database.close)
 
@@ -82,22 +86,22 @@ class Gateway:
         concluder = Concluder(home, database, telemetry, now, settings.quarantine_cap)
         counted = await database.read_in_thread(records.counts)
         concluder.tally.requests, concluder.tally.answered, concluder.tally.quarantined = counted
-        intake = self._intake = Intake(home, database, decider, concluder, workers=settings.workers)
+        intake = self.intake = Intake(home, database, decider, concluder, workers=settings.workers)
         leave.push_async_callback(intake.stop, settings.drain_seconds)
         snapshots = Snapshots(
             governance, broker, lambda: [box.mailbox for box in intake.boxes()], now, settings.snapshot_tasks
         )
         idempotency = Idempotency(database, rpc_requests)
-        replies = Replies(home, database, intake)
+        replies = self.replies = Replies(home, database, intake)
         attempts = Attempts(home, database, intake, snapshots, idempotency)
 
         standing = settings.groups()
         await database.write(lambda tx: [mailboxes.add_standing(tx, group) for group in standing])
         intake.resume()
         for origin in database.read(mailboxes.open_ones):
-            intake.open(origin)
+            snapshots.show(intake.open(origin).mailbox)
         replies.deliver_left(starting=True)
-        sweep = Sweep(intake, replies, database, settings.sweep_seconds, now)
+        sweep = self.sweep = Sweep(intake, replies, database, settings.sweep_seconds, now)
         for task in (asyncio.create_task(snapshots.run()), asyncio.create_task(sweep.run())):
             leave.push_async_callback(_end, task)
 

@@ -94,7 +94,7 @@ class Intake:
             for name, what in folders.matching(box.mailbox.folder(source), ".json", PENDING + 1):
                 if stat.S_ISDIR(what.st_mode) or (source, name) in box.stuck:
                     continue
-                if fresh or what.st_mtime < before or what.st_ctime < before:
+                if fresh or not stat.S_ISREG(what.st_mode) or what.st_ctime < before:
                     found = True
                     self._offer(box, source, name)
         self._pump(box)

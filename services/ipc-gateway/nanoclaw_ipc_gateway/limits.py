@@ -1,9 +1,10 @@
 """How much a group may ask: a bucket that refills, so that one group's flood is that group's own trouble."""
 
 from nanoclaw_core.errors import Kind, NanoclawError
+from nanoclaw_ipc_gateway.strict_json import MAX_BYTES
 
 BYTES_PER_TOKEN = 16 * 1024
-"""A file costs one token, and one more for each of these."""
+"""A file costs one token, and one more for each of these; one that is too large to be read costs one."""
 
 
 class Limits:
@@ -21,7 +22,8 @@ class Limits:
         rate = self._per_minute / 60
         level, since = self._buckets.get(group, (float(self._per_minute), now))
         level = min(float(self._per_minute), level + (now - since) * rate)
-        cost = 1 + size_bytes // BYTES_PER_TOKEN
+        cost = 1 + (size_bytes // BYTES_PER_TOKEN if size_bytes <= MAX_BYTES else 0)
+        cost = min(cost, self._per_minute)  # a full bucket lets anything through
         allowed = level >= cost
         self._buckets[group] = (level - cost if allowed else level, now)
         if not allowed:

@@ -1,5 +1,7 @@
 """A mailbox on disk: what an agent finds at /workspace/ipc, and the folders around mailboxes that no agent sees."""
 
+import asyncio
+import fcntl
 import os
 import secrets
 from dataclasses import dataclass
@@ -53,6 +55,27 @@ class Home:
         self.errors = folders.make_folder(self._ipc, "errors", _PRIVATE, owners, private=True)
         self.outgoing = folders.make_folder(self._ipc, ".outgoing", _PRIVATE, owners, private=True)
         self.claims = Claims(folders.make_folder(self._ipc, ".claimed", _PRIVATE, owners, private=True))
+
+    async def own(self, seconds: float) -> None:
+        """Makes sure that nobody else takes in files here, waiting for one that is about to end.
+
+        Raises PRECONDITION ALREADY_RUNNING. The hold ends with the process, however that ends.
+        """
+        loop = asyncio.get_running_loop()
+        end = loop.time() + seconds
+        while True:
+            try:
+                fcntl.flock(self.claims.folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                if loop.time() >= end:
+                    raise NanoclawError(
+                        Kind.PRECONDITION,
+                        "ALREADY_RUNNING",
+                        f"another gateway runs on {self.path}",
+                        next_step="stop that one first",
+                    ) from None
+            await asyncio.sleep(0.05)
 
     def path_of(self, origin: Origin) -> Path:
         """The directory to mount."""
@@ -108,6 +131,10 @@ class Mailbox:
     def show(self, name: str, snapshot: bytes) -> None:
         """Replaces a snapshot. Raises OSError."""
         folders.put(self._held[""], name, snapshot, _FILE, self._owners)
+
+    def shows(self, name: str) -> bool:
+        """Whether there is a snapshot of that name."""
+        return folders.exists(self._held[""], name)
 
     def close(self) -> None:
         """Lets go of the directories; they stay."""

@@ -25,7 +25,8 @@ class Settings:
     per_minute: small files a minute for each group, 0 for no limit. answer_seconds: how long a request may take.
     settle_seconds: how long a half-written file must have been still. quarantine_cap: quarantined files kept for each
     group. sweep_seconds: how often mailboxes are looked through although inotify said nothing. snapshot_tasks: how many
-    tasks gov_pipeline.json holds at most. metrics: a loopback host:port, or empty.
+    tasks gov_pipeline.json holds at most. drain_seconds: how long a stop waits for what is under way. lock_seconds: how
+    long a start waits for a gateway on the same home to end. metrics: a loopback host:port, or empty.
     """
 
     home: Path = _HOME
@@ -42,6 +43,7 @@ class Settings:
     sweep_seconds: float = 15.0
     snapshot_tasks: int = 2000
     drain_seconds: float = 5.0
+    lock_seconds: float = 5.0
     metrics: str = ""
 
     @classmethod

@@ -80,14 +80,14 @@ class Snapshots:
                 if mailbox.origin.task_id:
                     self._show_tasks(await self._read(mailbox.origin.task_id))
                 await self._grants_known.wait()
-        self.show(mailbox, new=True)
+        self.show(mailbox)
 
-    def show(self, mailbox: Mailbox, *, new: bool = False) -> None:
-        """Writes all snapshots of a mailbox. new: also those of which nothing is known yet."""
+    def show(self, mailbox: Mailbox) -> None:
+        """Writes all snapshots of a mailbox; empty ones only where nothing is known yet, and nothing was before."""
         self._write(mailbox, SCHEDULED, views.SCHEDULED_TASKS)
-        if new or self._tasks_known.is_set():
+        if self._tasks_known.is_set() or not mailbox.shows(PIPELINE):
             self._write_tasks(mailbox)
-        if new or self._grants_known.is_set():
+        if self._grants_known.is_set() or not mailbox.shows(CAPABILITIES):
             self._write_grants(mailbox)
 
     async def _follow_tasks(self) -> None:

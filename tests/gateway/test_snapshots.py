@@ -1,0 +1,111 @@
+"""Snapshots: what an agent can read without asking, refreshed where something changed and nowhere else."""
+
+from typing import Any
+
+from nanoclaw.governance.v1 import governance_pb2 as governance
+from nanoclaw_ipc_gateway.board import Board
+
+CREATE = {"type": "gov_create", "title": "t", "task_type": "BUG"}
+FIELDS = {
+    *("id", "title", "description", "task_type", "state", "priority", "product", "product_id", "scope"),
+    *("assigned_group", "executor", "gate", "version", "created_at", "updated_at"),
+}
+
+
+def tasks(agent: Any) -> dict[str, dict[str, Any]]:
+    """The tasks in an agent's snapshot."""
+    try:
+        return {task["id"]: task for task in agent.snapshot("gov_pipeline.json")["tasks"]}
+    except FileNotFoundError:
+        return {}
+
+
+async def test_main_sees_all_tasks_and_the_others_their_own(served: Any) -> None:
+    """Under the names that agents know, null where nothing is set."""
+    main, developer, security = served.mailbox("main"), served.mailbox(), served.mailbox("security")
+    await main.ask({**CREATE, "id": "t-1", "assigned_group": "developer", "gate": "Security"})
+    await main.ask({**CREATE, "id": "t-2", "assigned_group": "security"})
+    await main.ask({**CREATE, "id": "t-3"})
+    await served.until(lambda: tasks(main).keys() == {"t-1", "t-2", "t-3"})
+    await served.until(lambda: tasks(developer).keys() == {"t-1"} and tasks(security).keys() == {"t-2"})
+    task = tasks(developer)["t-1"]
+    assert task.keys() == FIELDS
+    assert (task["state"], task["gate"], task["priority"], task["version"]) == ("INBOX", "Security", "P2", 1)
+    assert (task["product"], task["description"]) == (None, None)
+    assert main.snapshot("gov_pipeline.json")["generatedAt"].endswith("Z")
+
+
+async def test_a_task_that_moves_is_shown_where_it_is_now(served: Any) -> None:
+    """To its old group, its new one and main; an uninvolved mailbox is not written to."""
+    main, developer, security = served.mailbox("main"), served.mailbox(), served.mailbox("security")
+    await main.ask({**CREATE, "id": "t-1", "assigned_group": "developer"})
+    await served.until(lambda: tasks(developer))
+    before = (security.path / "gov_pipeline.json").stat().st_ino
+    await developer.ask({"type": "gov_transition", "taskId": "t-1", "toState": "DOING"})
+    await served.until(lambda: tasks(developer)["t-1"]["state"] == "DOING" and tasks(main)["t-1"]["version"] == 2)
+    assert (security.path / "gov_pipeline.json").stat().st_ino == before
+    await main.ask({"type": "gov_assign", "taskId": "t-1", "assigned_group": "security"})
+    await served.until(lambda: tasks(security) and not tasks(developer))
+
+
+async def test_a_grant_is_shown_to_its_group(served: Any) -> None:
+    """With levels as numbers, as agents print them; gone when it is revoked."""
+    main, developer = served.mailbox("main"), served.mailbox()
+    await main.ask({"type": "ext_grant", "group_folder": "developer", "provider": "json", "access_level": 1})
+
+    def grants(agent: Any) -> Any:
+        return agent.snapshot("ext_capabilities.json")["capabilities"]
+
+    await served.until(lambda: grants(developer))
+    (grant,) = grants(developer)
+    assert (grant["provider"], grant["access_level"], grant["allowed_actions"], grant["expires_at"]) == (
+        "json", 1, None, None,
+    )  # fmt: skip
+    assert grant["actions"] == {"transform": {"level": 1, "description": "changes JSON", "status": "available"}}
+    assert grants(main) == []
+    await main.ask({"type": "ext_revoke", "group_folder": "developer", "provider": "json"})
+    await served.until(lambda: not grants(developer))
+
+
+async def test_a_storm_of_changes_is_read_as_a_list(served: Any) -> None:
+    """And ends with everything shown."""
+    main = served.mailbox("main")
+    for number in range(150):
+        await served.governance.tell("t-0")
+        served.governance.tasks[f"t-{number}"] = governance.Task(id=f"t-{number}", state=governance.TASK_STATE_READY)
+        await served.governance.tell(f"t-{number}")
+    await served.until(lambda: len(tasks(main)) == 150)
+
+
+async def test_snapshots_follow_again_after_an_outage(served: Any) -> None:
+    """Whatever changed meanwhile."""
+    main = served.mailbox("main")
+    await main.ask({**CREATE, "id": "t-1"})
+    await served.until(lambda: tasks(main))
+    await served.restart_far_side(lambda: served.governance.tasks.pop("t-1"))
+    await served.until(lambda: not tasks(main))
+
+
+def task(task_id: str, group: str = "", state: int = governance.TASK_STATE_READY) -> governance.Task:
+    """A task for a board."""
+    return governance.Task(id=task_id, assigned_group=group, state=state)  # type: ignore[arg-type]
+
+
+def test_a_board_that_is_full_lets_done_tasks_go_first() -> None:
+    """And says that it does not hold all."""
+    board = Board(3)
+    for found in (task("a"), task("b", state=governance.TASK_STATE_DONE), task("c")):
+        board.put(found)
+    assert not board.truncated
+    board.put(task("d"))
+    assert board.truncated
+    assert [text.partition('"id":"')[2][0] for text in board.seen_by("main")] == ["a", "c", "d"]
+
+
+def test_a_board_knows_who_sees_a_difference() -> None:
+    """Main always; a group when a task of its own appears, changes or goes."""
+    board = Board(10)
+    assert board.put(task("a", "x")) == {"main", "x"}
+    assert board.put(task("a", "x")) == set()
+    assert board.put(task("a", "y")) == {"main", "x", "y"}
+    assert board.replace([task("b", "z")], truncated=False) == {"main", "y", "z"}
