@@ -309,16 +309,17 @@ async def test_a_start_in_the_midst_of_a_look_is_not_taken_for_a_loss(
             shim_starts()
         return value
 
+    killed: list[int] = []
     for after in (files.SPEC, files.STARTED, files.EXIT, "the lock"):
+        monkeypatch.setattr(os, "kill", lambda pid, number: killed.append(pid))
         monkeypatch.setattr(files, "read", read)
         if after == "the lock":
             monkeypatch.setattr(files, "lock_held", lock_held)
         seen = await processes.runtime.inspect("a-1")
-        still_alive = agent.poll() is None
         monkeypatch.undo()
         os.close(shims.pop())
         Path(folder, files.STARTED).unlink()
-        if not still_alive or seen.state not in (RunState.CREATED, RunState.RUNNING):
+        if killed or seen.state not in (RunState.CREATED, RunState.RUNNING):
             pytest.fail(f"a shim that started after {after} was read made it {seen.state}")
     agent.kill()
     agent.wait()
