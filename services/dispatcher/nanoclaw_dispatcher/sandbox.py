@@ -1,6 +1,5 @@
 """The sandbox: bubblewrap with an attempt's mounts only, no network, no capabilities, no sight of other processes."""
 
-import contextlib
 import os
 import shutil
 import stat
@@ -16,6 +15,24 @@ from nanoclaw_dispatcher.groups import Group, Mount
 WORKSPACE_GROUP = "/workspace/group"
 WORKSPACE_IPC = "/workspace/ipc"
 AGENT_UID = "10002"
+
+# Where the machine's own root runs us, the kernel takes an agent for root too when it comes to the files of /proc:
+# bubblewrap covers only some of them. What is listed here, and is there, is shown read-only, or empty.
+_PROC_READ_ONLY = (
+    "acpi",
+    "asound",
+    "bus",
+    "driver",
+    "fs",
+    "irq",
+    "mtrr",
+    "pressure",
+    "scsi",
+    "sys",
+    "sysrq-trigger",
+    "tty",
+)
+_PROC_EMPTY = ("kcore", "keys", "latency_stats", "sched_debug", "slabinfo", "timer_list", "vmallocinfo")
 
 _PROBE_SECONDS = 10.0
 _INSTRUCTIONS = "CLAUDE.md"
@@ -33,7 +50,7 @@ _ACCOUNT = {
 _PROBE = f"""
 [ "$(id -u)" = {AGENT_UID} ] || exit 2
 [ "$(grep -c : /proc/net/dev)" = 1 ] || exit 3
-! (: > /x) 2>/dev/null && ! (: > /usr/x) 2>/dev/null || exit 4
+for file in /x /usr/x /proc/sys/kernel/core_pattern; do ! (: >> $file) 2>/dev/null || exit 4; done
 if (ulimit -u 64) 2>/dev/null; then echo u; elif (ulimit -p 64) 2>/dev/null; then echo p; else echo -; fi
 """
 
@@ -119,6 +136,13 @@ def _base(program: str, extra: Iterable[str], file_size_mb: int) -> list[str]:
         *("--cap-drop", "ALL", "--uid", AGENT_UID, "--gid", AGENT_UID, "--hostname", "agent"),
         *code_mounts.system(),
         *("--proc", "/proc", "--dev", "/dev", "--size", size, "--tmpfs", "/dev/shm"),  # noqa: S108
+        *(word for name in _PROC_READ_ONLY for word in ("--ro-bind-try", f"/proc/{name}", f"/proc/{name}")),
+        *(
+            word
+            for name in _PROC_EMPTY
+            if Path("/proc", name).exists()
+            for word in ("--ro-bind", "/dev/null", f"/proc/{name}")
+        ),
         *("--size", size, "--tmpfs", "/tmp"),  # noqa: S108
     ]
 
@@ -129,12 +153,14 @@ def _copy_instructions(group_dir: Path, folder: Path) -> bool:
         descriptor = os.open(group_dir / _INSTRUCTIONS, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return False
-    with contextlib.closing(os.fdopen(descriptor, "rb")) as file:
+    try:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
             return False
-        (folder / _INSTRUCTIONS).write_bytes(file.read(_MAX_INSTRUCTIONS))
+        (folder / _INSTRUCTIONS).write_bytes(os.read(descriptor, _MAX_INSTRUCTIONS))
         return True
+    finally:
+        os.close(descriptor)
 
 
 def _refused(mount: Mount, why: str) -> NanoclawError:

@@ -226,3 +226,9 @@ async def sandboxed(home: Path) -> AsyncIterator[ProcessPlace]:
     await place.open()
     yield place
     await place.close()
+
+
+@pytest.fixture
+def process_place() -> type[ProcessPlace]:
+    """For a test that opens its own runtime."""
+    return ProcessPlace
