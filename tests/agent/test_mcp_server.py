@@ -1,4 +1,4 @@
-"""The MCP server as a coding agent starts it: over stdio, tools with types, answers as data."""
+"""The MCP server, over stdio as a coding agent starts it and in this process: tools with types, answers as data."""
 
 import os
 import sys
@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from mcp import ClientSession, StdioServerParameters
+from mcp.client import Client
 from mcp.client.stdio import stdio_client
 
+from nanoclaw_agent.client import Client as FileClient
 from nanoclaw_agent.environment import Environment
+from nanoclaw_agent.mcp_server import build
 
 TOOLS = {
     "gov_create",
@@ -32,8 +35,13 @@ TOOLS = {
 }
 
 
+def session(ipc: Path) -> Client:
+    """A session with the server in this process."""
+    return Client(build(FileClient(Environment(str(ipc), group="developer"))))
+
+
 @asynccontextmanager
-async def session(ipc: Path) -> AsyncIterator[ClientSession]:
+async def process_session(ipc: Path) -> AsyncIterator[ClientSession]:
     """A session with a server process of its own. Used inside the test: its task group must not outlive the task."""
     server = StdioServerParameters(
         command=sys.executable,
@@ -47,8 +55,11 @@ async def session(ipc: Path) -> AsyncIterator[ClientSession]:
 
 async def test_every_request_is_offered_as_a_tool_with_a_schema_and_words(ipc: Path) -> None:
     """What a model needs to use them: a description, typed parameters, a typed answer."""
-    async with session(ipc) as mcp:
+    async with process_session(ipc) as mcp:
         tools = {tool.name: tool for tool in (await mcp.list_tools()).tools}
+        message = await mcp.call_tool("send_message", {"text": "hello"})
+    assert message.structured_content["status"] == "executed"
+    assert len(list((ipc / "messages").iterdir())) == 1
     assert set(tools) == TOOLS
     assert all(tool.description and tool.output_schema for tool in tools.values())
     transition = tools["gov_transition"].input_schema
