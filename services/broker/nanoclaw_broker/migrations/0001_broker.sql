@@ -65,7 +65,7 @@ CREATE UNIQUE INDEX ext_calls_request ON ext_calls (group_name, request_id);
 -- A refusal does not use a key up, nor does a call that was never sent.
 CREATE UNIQUE INDEX ext_calls_key ON ext_calls (group_name, idempotency_key)
     WHERE idempotency_key <> '' AND state <> 'DENIED' AND code <> 'NEVER_SENT';
-CREATE INDEX ext_calls_pending ON ext_calls (group_name) WHERE state IN ('PREPARED', 'SENT');
+CREATE INDEX ext_calls_state ON ext_calls (state, group_name);
 CREATE UNIQUE INDEX ext_calls_claim ON ext_calls (group_name, level, claim_number) WHERE claim_number > 0;
 CREATE INDEX ext_calls_group ON ext_calls (group_name, call_id);
 CREATE INDEX ext_calls_task ON ext_calls (task_id, call_id) WHERE task_id <> '';
@@ -95,6 +95,10 @@ CREATE TABLE ext_answers (
     answer BLOB NOT NULL
 ) STRICT;
 CREATE TRIGGER ext_answers_no_update BEFORE UPDATE ON ext_answers
+BEGIN
+    SELECT RAISE(ABORT, 'an answer stays as it was given');
+END;
+CREATE TRIGGER ext_answers_no_delete BEFORE DELETE ON ext_answers
 BEGIN
     SELECT RAISE(ABORT, 'an answer stays as it was given');
 END;
