@@ -36,7 +36,7 @@ class Governance(governance_pb2_grpc.GovernanceServiceServicer):
         self.tasks: dict[str, gov.Task] = {}
         self.live: dict[str, list[gov.Gate.ValueType]] = {}
         self.asked: list[str] = []
-        self.on_get: Callable[[], None] = lambda: None
+        self.on_get: Callable[[], Awaitable[Any] | None] = lambda: None
 
     def put(self, id: str, **fields: Any) -> gov.Task:
         """A task of the group developer in DOING, unless told otherwise."""
@@ -48,7 +48,8 @@ class Governance(governance_pb2_grpc.GovernanceServiceServicer):
 
     async def GetTask(self, request: Any, context: Any) -> gov.GetTaskResponse:
         self.asked.append(request.task_id)
-        self.on_get()
+        if (wait := self.on_get()) is not None:
+            await wait
         if request.task_id not in self.tasks:
             raise not_found("task", request.task_id)
         return gov.GetTaskResponse(task=self.tasks[request.task_id])

@@ -43,7 +43,7 @@ async def run(
     telemetry = telemetry or off("broker")
     home = settings.home.absolute()
     (home / "run").mkdir(parents=True, exist_ok=True, mode=0o750)
-    async with held(home / "run" / "broker.lock"):
+    async with held(home / "run" / "broker.lock", settings.lock_seconds):
         credentials = Credentials.open(home / "secrets")
         token = credentials.token_file("service:broker")
         key = open_key(home / "secrets" / "broker.key")
@@ -77,7 +77,7 @@ async def run(
             await serve_until_signalled(server, ready=ready)
         finally:
             asyncio.get_running_loop().remove_signal_handler(signal.SIGHUP)
-            await broker.close()
+            await broker.close(settings.grace_seconds)
             await channel.close()
             await database.close()
             telemetry.shutdown()

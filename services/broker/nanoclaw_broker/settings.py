@@ -17,7 +17,8 @@ class Settings:
     """home: NANOCLAW_HOME. listen, governance: empty for the sockets under home. Times in seconds, counts per group.
 
     http_allow: hosts that the provider http may reach, comma separated; see nanoclaw_broker.providers.http. metrics:
-    a loopback host:port. call_seconds: how long a call may take at the most; agents give up at 30.
+    a loopback host:port. call_seconds: how long a call may take at the most; agents give up at 30. grace_seconds: for
+    calls under way when we stop. lock_seconds: how long to wait for a broker that is just stopping.
     """
 
     home: Path = Path("var")
@@ -27,6 +28,8 @@ class Settings:
     http_allow: str = ""
     call_seconds: float = 25.0
     drain_seconds: float = 5.0
+    grace_seconds: float = 5.0
+    lock_seconds: float = 10.0
     pending: int = 5
     rate_l1: int = 20
     rate_l2: int = 10

@@ -1,0 +1,236 @@
+"""Grants: who makes them, how long they last, in force for the very next call, and told to those who watch."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from nanoclaw.broker.v1 import broker_pb2 as pb
+from nanoclaw_core.errors import Kind, NanoclawError
+from nanoclaw_rpc import on_behalf
+
+L1, L2, L3 = pb.ACCESS_LEVEL_L1, pb.ACCESS_LEVEL_L2, pb.ACCESS_LEVEL_L3
+
+
+def in_seconds(seconds: float) -> Timestamp:
+    """A moment from now."""
+    moment = Timestamp()
+    moment.FromDatetime(datetime.now(UTC) + timedelta(seconds=seconds))
+    return moment
+
+
+async def granted_by_main(broker: Any, **fields: Any) -> pb.Capability:
+    request = pb.GrantRequest(
+        **{"request_id": "m1", "group": "developer", "provider": "count", "access_level": L2} | fields
+    )
+    return (await broker.gateway.Grant(request, metadata=on_behalf("main"))).capability
+
+
+async def test_main_and_admins_grant_up_to_level_two(broker: Any) -> None:
+    """The grant names who made it; L2 ends after 7 days unless sooner, L1 does not end."""
+    by_main = await granted_by_main(broker)
+    assert (by_main.granted_by, by_main.access_level, by_main.active) == ("group:main", L2, True)
+    lasts = by_main.expires_at.ToDatetime(UTC) - by_main.granted_at.ToDatetime(UTC)
+    assert lasts == timedelta(days=7)
+    by_founder = await broker.grant("json", L1)
+    assert by_founder.granted_by == "operator:founder"
+    assert not by_founder.HasField("expires_at")
+
+
+@pytest.mark.parametrize(("who", "reason"), [("main", "L3_NEEDS_ADMIN"), ("founder", "L3_NOT_AVAILABLE")])
+async def test_level_three_is_not_granted(broker: Any, who: str, reason: str) -> None:
+    """Main may never, an admin not before there are votes."""
+    with pytest.raises(NanoclawError) as raised:
+        if who == "main":
+            await granted_by_main(broker, access_level=L3)
+        else:
+            await broker.grant("count", L3)
+    assert raised.value.reason == reason
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"access_level": 0}, "INVALID_FIELD"),
+        ({"access_level": pb.ACCESS_LEVEL_L0}, "INVALID_FIELD"),
+        ({"access_level": 77}, "INVALID_FIELD"),
+        ({"group": "No Such"}, "INVALID_FIELD"),
+        ({"group": ""}, "INVALID_FIELD"),
+        ({"provider": "nope"}, "PROVIDER_NOT_FOUND"),
+        ({"provider": ""}, "INVALID_FIELD"),
+        ({"product_id": "../x"}, "INVALID_FIELD"),
+        ({"denied_actions": ["ad"]}, "ACTION_NOT_FOUND"),
+        ({"allowed_actions": ["fly"]}, "ACTION_NOT_FOUND"),
+        ({"requires_task_gate": "Sekurity"}, "INVALID_FIELD"),
+        ({"expires_at": in_seconds(-1)}, "INVALID_FIELD"),
+        ({"expires_at": in_seconds(7 * 86400 + 60)}, "EXPIRY_TOO_LATE"),
+        ({"request_id": ""}, "INVALID_FIELD"),
+    ],
+)
+async def test_a_grant_that_makes_no_sense_is_refused(broker: Any, fields: dict[str, Any], reason: str) -> None:
+    """A misspelt denial would deny nothing; a year of L2 is not to be had."""
+    with pytest.raises(NanoclawError) as raised:
+        await broker.grant(**{"level": fields.pop("access_level", L2)} | fields) if "request_id" not in fields else (
+            await broker.founder.Grant(pb.GrantRequest(group="developer", provider="count", access_level=L2))
+        )
+    assert raised.value.reason == reason
+    assert not (await broker.founder.ListCapabilities(pb.ListCapabilitiesRequest())).capabilities
+
+
+async def test_granting_again_renews(broker: Any) -> None:
+    """One row per group, provider and product: the later grant takes the earlier one's place, whole."""
+    first = await broker.grant("count", L2, denied_actions=["drop"])
+    second = await broker.grant("count", L1, expires_at=in_seconds(60))
+    assert second.id == first.id
+    assert (second.access_level, list(second.denied_actions)) == (L1, [])
+    other = await broker.grant("count", L2, product_id="p1")
+    assert other.id != first.id
+    listed = await broker.founder.ListCapabilities(pb.ListCapabilitiesRequest(group="developer"))
+    assert [one.capability.product_id for one in listed.capabilities] == ["", "p1"]
+
+
+async def test_the_same_grant_request_is_made_once(broker: Any) -> None:
+    """The same request_id answers the same; with another body it is refused."""
+    request = pb.GrantRequest(request_id="once", group="developer", provider="count", access_level=L2)
+    first = await broker.founder.Grant(request)
+    await broker.revoke()
+    assert await broker.founder.Grant(request) == first
+    assert (await broker.call("count", "look")).code == "NO_CAPABILITY"
+    request.access_level = L1
+    with pytest.raises(NanoclawError) as raised:
+        await broker.founder.Grant(request)
+    assert raised.value.reason == "REQUEST_ID_REUSED"
+
+
+async def test_a_revoke_is_in_force_for_the_next_call(broker: Any) -> None:
+    """Answered means ended; a second revoke changes nothing."""
+    await broker.grant("count", L2)
+    assert (await broker.call("count", "look")).code == "OK"
+    ended = await broker.revoke()
+    assert (ended.changed, ended.capability.active) == (True, False)
+    assert (await broker.call("count", "look")).code == "NO_CAPABILITY"
+    assert not (await broker.revoke()).changed
+    assert not (await broker.revoke(provider="json")).changed
+    await broker.grant("count", L1)
+    assert (await broker.call("count", "look")).code == "OK"
+
+
+async def test_an_expiry_is_in_force_for_the_next_call(broker: Any) -> None:
+    """A grant ends at its moment without anybody doing anything; the denial offers the renewal that is needed."""
+    await broker.grant("count", L2, expires_at=in_seconds(0.4))
+    watch = broker.founder.WatchCapabilities(pb.WatchCapabilitiesRequest(), timeout=10)
+    before = (await watch.read()).revision
+    assert (await broker.call("count", "look")).code == "OK"
+    assert (await watch.read()).revision > before  # that it has ended is told, too
+    watch.cancel()
+    denied = await broker.call("count", "look")
+    assert denied.code == "CAPABILITY_EXPIRED"
+    assert "grant developer count L1, actions look" in denied.next_steps[0]
+    listed = await broker.founder.ListCapabilities(pb.ListCapabilitiesRequest())
+    assert not listed.capabilities
+    everything = await broker.founder.ListCapabilities(pb.ListCapabilitiesRequest(include_inactive=True))
+    assert [one.capability.active for one in everything.capabilities] == [False]
+
+
+async def test_watchers_are_told_of_every_change(broker: Any) -> None:
+    """The mark rises with each grant, renewal and revoke; a watcher that comes later begins with the present one."""
+    watch = broker.gateway.WatchCapabilities(pb.WatchCapabilitiesRequest(), timeout=10)
+    seen = [(await watch.read()).revision]
+    for change in (broker.grant("count", L2), broker.grant("count", L1), broker.revoke(), broker.grant("json", L1)):
+        await change
+        seen.append((await watch.read()).revision)
+    assert seen == sorted(set(seen))
+    watch.cancel()
+    later = broker.gateway.WatchCapabilities(pb.WatchCapabilitiesRequest(), timeout=10)
+    assert (await later.read()).revision == seen[-1]
+    later.cancel()
+
+
+async def test_watchers_do_not_keep_the_broker_from_stopping(start: Any) -> None:
+    """A stop ends the stream with UNAVAILABLE."""
+    async with start() as broker:
+        watch = broker.gateway.WatchCapabilities(pb.WatchCapabilitiesRequest(), timeout=30)
+        await watch.read()
+    with pytest.raises(NanoclawError) as raised:
+        await asyncio.wait_for(watch.read(), 5)
+    assert raised.value.kind is Kind.UNAVAILABLE
+
+
+async def test_each_action_has_a_status_for_the_group(broker: Any) -> None:
+    """available, requires_higher_level or DENIED, with the parameters' schema: what ext_capabilities.json shows."""
+    await broker.grant("count", L2, denied_actions=["drop"])
+    (one,) = (await broker.founder.ListCapabilities(pb.ListCapabilitiesRequest())).capabilities
+    assert {action.name: action.status for action in one.actions} == {
+        "look": "available",
+        "compute": "available",
+        "add": "available",
+        "drop": "DENIED",
+        "launch": "requires_higher_level",
+    }
+    assert '"text"' in one.actions[0].params_schema_json
+    for action in one.actions:
+        answer = await broker.call("count", action.name)
+        assert (answer.code == "OK") is (action.status == "available")
+
+
+async def test_lists_are_paged(broker: Any) -> None:
+    """Grants in the order of group, provider and product; calls newest first; providers by name; nothing twice."""
+    for group in ("a", "b", "c"):
+        await broker.grant("count", L1, group=group)
+        await broker.grant("count", L1, group=group, product_id="p")
+    seen, token = [], ""
+    while True:
+        page = await broker.founder.ListCapabilities(pb.ListCapabilitiesRequest(page_size=4, page_token=token))
+        seen += [(one.capability.group, one.capability.product_id) for one in page.capabilities]
+        token = page.next_page_token
+        if not token:
+            break
+    assert seen == [(group, product) for group in "abc" for product in ("", "p")]
+    calls = [(await broker.call("count", "look", group=group)).call_id for group in ("a", "b", "a", "c", "a")]
+    listed, token = [], ""
+    while True:
+        answer = await broker.founder.ListCalls(pb.ListCallsRequest(page_size=2, page_token=token))
+        listed += [call.call_id for call in answer.calls]
+        token = answer.next_page_token
+        if not token:
+            break
+    assert listed == calls[::-1]
+    names, token = [], ""
+    while True:
+        found = await broker.founder.ListProviders(pb.ListProvidersRequest(page_size=2, page_token=token))
+        names += [one.name for one in found.providers]
+        token = found.next_page_token
+        if not token:
+            break
+    assert names == ["count", "http", "json", "locked", "logs"]
+    for bad in ("x", "WzFd"):
+        with pytest.raises(NanoclawError):
+            await broker.founder.ListCapabilities(pb.ListCapabilitiesRequest(page_token=bad))
+
+
+async def test_calls_are_listed_by_filters(broker: Any, governance: Any) -> None:
+    """Group, provider, task and states; all given must hold."""
+    governance.put("t1")
+    await broker.grant("count", L1)
+    await broker.grant("json", L1, group="sales")
+    by_task = await broker.call("count", "look", task_id="t1")
+    denied = await broker.call("count", "add")
+    by_sales = await broker.call("json", "transform", {"expression": "@", "data": 1}, group="sales")
+
+    async def ids(**filters: Any) -> list[str]:
+        return [call.call_id for call in (await broker.founder.ListCalls(pb.ListCallsRequest(**filters))).calls]
+
+    assert await ids() == [by_sales.call_id, denied.call_id, by_task.call_id]
+    assert await ids(group="developer") == [denied.call_id, by_task.call_id]
+    assert await ids(provider="json") == [by_sales.call_id]
+    assert await ids(task_id="t1") == [by_task.call_id]
+    assert await ids(states=[pb.CALL_STATE_DENIED, pb.CALL_STATE_FAILED]) == [denied.call_id]
+    assert await ids(group="developer", provider="count", task_id="t1", states=[pb.CALL_STATE_EXECUTED]) == [
+        by_task.call_id
+    ]
+    assert await ids(group="sales", task_id="t1") == []
+    status = await broker.founder.GetStatus(pb.GetStatusRequest())
+    assert {one.state: one.count for one in status.counts} == {pb.CALL_STATE_EXECUTED: 2, pb.CALL_STATE_DENIED: 1}
+    assert list(status.providers) == ["count", "http", "json", "locked", "logs"]
