@@ -41,7 +41,7 @@ async def engine() -> AsyncIterator["fake_runtime.FakeEngine"]:
 @pytest.fixture(autouse=True)
 def quiet() -> None:
     """Only what went wrong is worth reading."""
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.INFO))
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
 
 
 @pytest_asyncio.fixture

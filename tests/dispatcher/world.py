@@ -16,13 +16,14 @@ from typing import Any
 import fake_runtime
 
 from nanoclaw.broker.v1 import broker_pb2
+from nanoclaw.dispatcher.v1 import dispatcher_pb2 as dispatcher_pb
 from nanoclaw.dispatcher.v1 import dispatcher_pb2_grpc
 from nanoclaw.gateway.v1 import gateway_pb2 as gateway_pb
 from nanoclaw.gateway.v1 import gateway_pb2_grpc
 from nanoclaw.governance.v1 import governance_pb2 as pb
 from nanoclaw.governance.v1 import governance_pb2_grpc
 from nanoclaw_core.errors import Kind, NanoclawError
-from nanoclaw_dispatcher import access, dispatches, tables
+from nanoclaw_dispatcher import access, dispatches, notes, tables
 from nanoclaw_dispatcher.__main__ import NAME
 from nanoclaw_dispatcher.attempt_spec import AttemptSpec
 from nanoclaw_dispatcher.ending import RetryPolicy
@@ -57,6 +58,9 @@ _GATEWAY_ACCESS = {
     name: frozenset({Access.DISPATCHER})
     for name in gateway_pb.DESCRIPTOR.services_by_name["GatewayService"].methods_by_name
 }
+
+
+_RUNTIME = ("create", "start", "inspect", "wait", "stop", "last_lines")
 
 
 class FakeGateway(gateway_pb2_grpc.GatewayServiceServicer):
@@ -149,30 +153,53 @@ class Hands:
         return await self.move(task_id, "READY")
 
 
+Fault = Callable[[], Awaitable[Any]]
+
+
 class Faulty:
-    """A stub whose calls fail when told to. crash: called instead of failing, to die at that point."""
+    """Something of the far side whose calls meet what they are told to: `before` or `after` one of them, once by name,
+    or at every boundary between two steps (`at_each`)."""
 
-    def __init__(self, stub: Any) -> None:
-        self._stub = stub
-        self.before: dict[str, Callable[[], Any]] = {}
-        self.after: dict[str, Callable[[], Any]] = {}
-        self.calls: list[str] = []
+    def __init__(self, real: Any, methods: tuple[str, ...] = (), at_each: Fault | None = None) -> None:
+        self._real = real
+        self._methods = methods
+        self._at_each = at_each
+        self.before: dict[str, Fault] = {}
+        self.after: dict[str, Fault] = {}
 
-    def __getattr__(self, rpc: str) -> Any:
-        call = getattr(self._stub, rpc)
-        if rpc == "WatchTasks":
+    def __getattr__(self, name: str) -> Any:
+        call = getattr(self._real, name)
+        if name == "WatchTasks" or (self._methods and name not in self._methods):
             return call
 
-        async def invoke(request: Any, **options: Any) -> Any:
-            self.calls.append(rpc)
-            if (fault := self.before.pop(rpc, None)) is not None:
+        async def invoke(*args: Any, **options: Any) -> Any:
+            if (fault := self.before.pop(name, None)) is not None:
                 await fault()
-            answer = await call(request, **options)
-            if (fault := self.after.pop(rpc, None)) is not None:
+            if self._at_each is not None:
+                await self._at_each()
+            answer = await call(*args, **options)
+            if (fault := self.after.pop(name, None)) is not None:
                 await fault()
+            if self._at_each is not None:
+                await self._at_each()
             return answer
 
         return invoke
+
+
+class Fate:
+    """Counts the boundaries between steps; at the number `strikes_at` it strikes, and nothing goes any further."""
+
+    def __init__(self, strikes_at: int = 0) -> None:
+        self.strikes_at = strikes_at
+        self.passed = 0
+        self.struck = asyncio.Event()
+
+    async def __call__(self) -> None:
+        self.passed += 1
+        if self.struck.is_set() or self.passed == self.strikes_at:
+            self.struck.set()
+            await asyncio.Event().wait()
 
 
 @dataclass
@@ -184,6 +211,7 @@ class One:
     presence: Presence
     governance: Faulty
     gateway: Faulty
+    fate: "Fate | None" = None
     gone: bool = False
 
     async def crash(self) -> None:
@@ -256,31 +284,34 @@ class World:
         """An attempt's."""
         return self.hands("service:gateway", run.spec.group.name, run.spec.attempt_id)
 
-    async def dispatcher(self, *, begin: bool = True, **limits: Any) -> One:
-        """Another dispatcher over the same database."""
+    async def dispatcher(self, *, begin: bool = True, fate: Fate | None = None, **limits: Any) -> One:
+        """Another dispatcher over the same database. fate: strikes between two of its steps."""
         database = await Database.open(self.home / "store" / "nanoclaw.db", tables.SLICE)
         governance = Faulty(
             governance_pb2_grpc.GovernanceServiceStub(
                 self.dial(self.governance_server, "service:dispatcher", attempts=1)
-            )
+            ),
+            at_each=fate,
         )
         gateway = Faulty(
-            gateway_pb2_grpc.GatewayServiceStub(self.dial(self.gateway_server, "service:dispatcher", attempts=1))
+            gateway_pb2_grpc.GatewayServiceStub(self.dial(self.gateway_server, "service:dispatcher", attempts=1)),
+            at_each=fate,
         )
+        runtime = fake_runtime.FakeRuntime(self.fake)
         instance = f"d{len(self.ones)}"
         presence = Presence(self.home / "run", instance)
         means = Means(
-            database=database,
+            database=Faulty(database, ("write",), fate) if fate else database,  # type: ignore[arg-type]
             governance=Governance(governance),  # type: ignore[arg-type]
             mailboxes=Mailboxes(gateway),  # type: ignore[arg-type]
-            runtimes={"process": fake_runtime.FakeRuntime(self.fake)},
+            runtimes={"process": Faulty(runtime, _RUNTIME, fate) if fate else runtime},  # type: ignore[dict-item]
             groups=self.groups,
             instance=instance,
             limits=replace(self.limits, **limits),
             telemetry=self.telemetry,
             alive=presence.alive,
         )
-        one = One(Engine(means), database, presence, governance, gateway)
+        one = One(Engine(means), database, presence, governance, gateway, fate)
         self.ones.append(one)
         if begin:
             await one.engine.start()
@@ -352,7 +383,7 @@ class World:
     async def close(self) -> None:
         """Ends everything but the agents' engine."""
         for one in self.ones:
-            await one.stop()
+            await (one.stop() if one.fate is None else one.crash())
         await self.governance_database.close()
 
 
@@ -386,4 +417,9 @@ def unavailable(reason: str = "AWAY") -> NanoclawError:
     return NanoclawError(Kind.UNAVAILABLE, reason, "not now")
 
 
-__all__ = ["AttemptSpec", "TraceContext"]
+def pb_cancel(dispatch_id: str, reason: str) -> dispatcher_pb.CancelDispatchRequest:
+    """A request to cancel."""
+    return dispatcher_pb.CancelDispatchRequest(request_id=f"c-{dispatch_id}", dispatch_id=dispatch_id, reason=reason)
+
+
+__all__ = ["AttemptSpec", "TraceContext", "notes"]

@@ -73,7 +73,7 @@ class Engine:
         while self._tasks:
             for task in self._tasks:
                 task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+            await asyncio.wait(self._tasks, timeout=1.0)  # then again: a task may have swallowed it
 
     def spawn(self, work: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
         """Runs beside everything else, outside the context of whichever RPC asked for it."""

@@ -89,7 +89,8 @@ class Means:
 async def wait_event(event: asyncio.Event, seconds: float) -> bool:
     """Waits at most so long; answers whether the event is set."""
     try:
-        await asyncio.wait_for(event.wait(), seconds)
+        async with asyncio.timeout(seconds):  # wait_for may swallow a cancellation
+            await event.wait()
     except TimeoutError:
         return False
     return True
