@@ -70,15 +70,15 @@ def tracing(method: Method, telemetry: Telemetry) -> Concern:
 
 
 def _attributes(call: Call, code: str) -> dict[str, str | int | bool]:
-    attributes: dict[str, str | int | bool] = {"rpc.system": "grpc", "rpc.grpc.status_code": code}
+    attributes: dict[str, str | int | bool] = {f"nanoclaw.{key}": value for key, value in (call.notes or {}).items()}
+    attributes["rpc.system"] = "grpc"
+    attributes["rpc.grpc.status_code"] = code
     if call.caller is not None:
         attributes["nanoclaw.principal"] = call.caller.principal
         if call.caller.attempt:
             attributes["nanoclaw.attempt"] = call.caller.attempt
     if call.error is not None:
         attributes["nanoclaw.reason"] = call.error.reason
-    if call.notes:
-        attributes.update({f"nanoclaw.{key}": value for key, value in call.notes.items()})
     return attributes
 
 
@@ -123,17 +123,17 @@ def audit(method: Method, log: Any) -> Concern:
                 response = await proceed(request, call)
             except NanoclawError as error:
                 write = log.warning if error.kind in _WARNED else succeeded
-                write("rpc", rpc=label, code=CODES[error.kind].name, **_who(call), **_why(error), **_took(call))
+                write("rpc", **_told(label, CODES[error.kind].name, call), **_why(error))
                 raise
             except asyncio.CancelledError:
-                log.debug("rpc", rpc=label, code="CANCELLED", **_who(call), **_took(call))
+                log.debug("rpc", **_told(label, "CANCELLED", call))
                 raise
             except Exception:
-                log.error("rpc", rpc=label, code="INTERNAL", **_who(call), **_took(call))
+                log.error("rpc", **_told(label, "INTERNAL", call))
                 raise
             if told:
                 write = log.debug if call.replayed else succeeded
-                write("rpc", rpc=label, code="OK", **_who(call), **(call.notes or {}), **_took(call))
+                write("rpc", **_told(label, "OK", call))
             return response
 
         return audited
@@ -144,16 +144,46 @@ def audit(method: Method, log: Any) -> Concern:
 _WARNED = frozenset({Kind.UNAUTHENTICATED, Kind.DENIED, Kind.CONFLICT, Kind.PRECONDITION, Kind.EXHAUSTED})
 
 
-def _who(call: Call) -> dict[str, str]:
+def _told(label: str, code: str, call: Call) -> dict[str, Any]:
+    """What every line says; a note of the servicer's never hides it."""
+    told: dict[str, Any] = {f"note_{key}" if key in _TAKEN else key: value for key, value in (call.notes or {}).items()}
+    told["rpc"] = label
+    told["code"] = code
     caller = call.caller
     if caller is None:
-        return {"peer": call.context.peer()}
-    who = {"principal": caller.principal}
-    if caller.via:
-        who["via"] = caller.via
-    if caller.attempt:
-        who["attempt"] = caller.attempt
-    return who
+        told["peer"] = call.context.peer()
+    else:
+        told["principal"] = caller.principal
+        if caller.via:
+            told["via"] = caller.via
+        if caller.attempt:
+            told["attempt"] = caller.attempt
+    told["took_us"] = int((time.perf_counter() - call.started) * 1e6)
+    return told
+
+
+_TAKEN = frozenset(
+    [
+        "event",
+        "level",
+        "time",
+        "service",
+        "trace_id",
+        "span_id",
+        "exc_info",
+        "exception",
+        "rpc",
+        "code",
+        "principal",
+        "via",
+        "attempt",
+        "peer",
+        "took_us",
+        "reason",
+        "message",
+        "violations",
+    ]
+)
 
 
 def _why(error: NanoclawError) -> dict[str, Any]:
@@ -161,10 +191,6 @@ def _why(error: NanoclawError) -> dict[str, Any]:
     if error.violations:
         why["violations"] = [violation.code for violation in error.violations]
     return why
-
-
-def _took(call: Call) -> dict[str, int]:
-    return {"took_us": int((time.perf_counter() - call.started) * 1e6)}
 
 
 def refuse(call: Call, error: NanoclawError) -> None:

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
@@ -11,10 +12,11 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
 from nanoclaw_telemetry.context import TraceContext
-from nanoclaw_telemetry.scrub import is_secret_key
+from nanoclaw_telemetry.scrub import is_secret_key, scrub_text
 
 _KINDS = {kind.name.lower(): kind for kind in SpanKind}
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
+_LONGEST = 1024  # characters of an attribute
 _OK = Status(StatusCode.UNSET)
 
 
@@ -62,14 +64,14 @@ class Spans:
         """Queues one finished span."""
         self._processor.on_end(
             ReadableSpan(
-                name,
+                _plain(name),
                 context=_span_context(context, remote=False),
                 parent=_span_context(parent, remote=kind == "server") if parent else None,
                 resource=self._resource(service or self._service),
-                attributes={key: value for key, value in attributes.items() if not is_secret_key(key)},
+                attributes={key: _plain(value) for key, value in attributes.items() if not is_secret_key(key)},
                 links=[Link(_span_context(link, remote=True)) for link in links],
                 kind=_KINDS[kind],
-                status=Status(StatusCode.ERROR, error) if error else _OK,
+                status=Status(StatusCode.ERROR, _plain(error)) if error else _OK,
                 start_time=start_ns,
                 end_time=end_ns,
                 instrumentation_scope=self._scope,
@@ -92,6 +94,15 @@ class Spans:
                 {"service.name": f"nanoclaw-{service}", "service.version": self._version}
             )
         return resource
+
+
+def _plain(value: Any) -> Any:
+    """The value as the encoder takes it: one that it can't take would cost the whole batch."""
+    if type(value) is bool or type(value) is float or (type(value) is int and -(2**63) <= value < 2**63):
+        return value
+    text = value if type(value) is str else str(value)
+    text = text if text.isascii() else text.encode("utf-8", "replace").decode()
+    return scrub_text(text[:_LONGEST])
 
 
 def _span_context(context: TraceContext, *, remote: bool) -> SpanContext:

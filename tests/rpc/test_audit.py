@@ -78,6 +78,20 @@ async def test_a_replayed_answer_drops_to_debug_and_notes_are_kept(log_lines, se
     assert (line["level"], line["task_id"]) == ("debug", "t1")
 
 
+async def test_a_note_neither_hides_the_line_s_own_words_nor_breaks_the_call(log_lines, serve, dial, spec, puppet):
+    """Whatever a servicer calls its facts, the RPC is answered and the line says who it was."""
+
+    def noting(_request):
+        note(code=418, principal="operator:nobody", event="e", took_us="x", reason="r", fine=1)
+        return pb.CreateTaskResponse()
+
+    puppet.on_create = noting
+    await stubs.GovernanceServiceStub(dial(await serve(spec))).CreateTask(pb.CreateTaskRequest(request_id="r"))
+    (line,) = audited(log_lines)
+    assert (line["code"], line["principal"], line["fine"]) == ("OK", "operator:founder", 1)
+    assert (line["note_code"], line["note_event"], line["note_reason"]) == (418, "e", "r")
+
+
 async def test_lines_carry_the_trace_of_their_rpc(log_lines, serve, dial, spec):
     """A line leads to its trace."""
     stub = stubs.GovernanceServiceStub(dial(await serve(spec)))

@@ -108,6 +108,26 @@ def test_a_span_that_cannot_be_built_is_dropped(collector, telemetry):
     assert [span.name for span in collector.wait(bool)] == ["good"]
 
 
+def test_a_strange_attribute_costs_no_other_span(collector, telemetry):
+    """Half a character, a number beyond 64 bits, an object, a novel: the batch gets through, cut and as text."""
+    strange = {"half": "\ud800", "huge": 2**70, "none": None, "list": [1], "long": "x" * 5000, "ratio": 0.5}
+    emit(telemetry, "strange \ud800", attributes=strange, error="\udfff")
+    emit(telemetry, "good")
+    spans = {span.name[:7]: span for span in collector.wait(lambda spans: len(spans) == 2)}
+    assert set(spans) == {"strange", "good"}
+    attributes = spans["strange"].attributes
+    assert (attributes["half"], attributes["huge"], attributes["list"]) == ("?", str(2**70), "[1]")
+    assert (attributes["ratio"], len(attributes["long"])) == (0.5, 1024)
+
+
+def test_a_token_in_an_attribute_s_text_is_not_shown(collector, telemetry):
+    """Somebody's error message may quote a header."""
+    token = "nct_" + "a" * 43
+    emit(telemetry, attributes={"problem": f"sent Bearer {token}"}, error=f"refused {token}")
+    (span,) = collector.wait(bool)
+    assert token not in repr(span)
+
+
 @pytest.fixture(params=["dead", "mute"])
 def bad_endpoint(request):
     """A port where nobody listens, or where somebody takes connections and never answers."""
