@@ -4,9 +4,11 @@ import asyncio
 import os
 import shutil
 import signal
+import subprocess
 import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -95,6 +97,9 @@ class FakePlace(_Place):
         self.engine = fake_runtime.FakeEngine(self._agent)
         self.runtime = fake_runtime.FakeRuntime(self.engine)
 
+    async def open(self) -> None:
+        pass
+
     async def successor(self) -> Runtime:
         return fake_runtime.FakeRuntime(self.engine)
 
@@ -154,7 +159,11 @@ class ProcessPlace(_Place):
         self.runtime = await self.successor()
         wanted = Isolation.BUBBLEWRAP if self.sandboxed else Isolation.UNSAFE
         if self.runtime.isolation is not wanted:
-            pytest.skip(f"no sandbox works here: {self.runtime.no_sandbox_because}")
+            why = self.runtime.no_sandbox_because
+            bare = ["bwrap", "--unshare-all", "--ro-bind", "/", "/", "true"]
+            if shutil.which("bwrap") and subprocess.run(bare, capture_output=True).returncode == 0:
+                pytest.fail(f"this machine allows sandboxes, but not ours: {why}")
+            pytest.skip(f"no sandbox works here: {why}")
 
     async def successor(self) -> ProcessRuntime:
         runtime = ProcessRuntime(self.home, use_sandbox=self.sandboxed, allow_unsandboxed=not self.sandboxed)
@@ -198,6 +207,16 @@ def home() -> Iterator[Path]:
     shutil.rmtree(path)
 
 
+@asynccontextmanager
+async def opened(place: Any) -> AsyncIterator[Any]:
+    """The place, closed in the end whatever happens."""
+    try:
+        await place.open()
+        yield place
+    finally:
+        await place.close()
+
+
 @pytest_asyncio.fixture(params=["fake", "bubblewrap", "unsandboxed"])
 async def place(request: pytest.FixtureRequest, home: Path) -> AsyncIterator[Any]:
     """Every place in turn."""
@@ -205,27 +224,22 @@ async def place(request: pytest.FixtureRequest, home: Path) -> AsyncIterator[Any
         place: Any = FakePlace(home)
     else:
         place = ProcessPlace(home, request.param == "bubblewrap")
-        await place.open()
-    yield place
-    await place.close()
+    async with opened(place):
+        yield place
 
 
 @pytest_asyncio.fixture(params=["bubblewrap", "unsandboxed"])
 async def processes(request: pytest.FixtureRequest, home: Path) -> AsyncIterator[ProcessPlace]:
     """Real processes, with a sandbox and without."""
-    place = ProcessPlace(home, request.param == "bubblewrap")
-    await place.open()
-    yield place
-    await place.close()
+    async with opened(ProcessPlace(home, request.param == "bubblewrap")) as place:
+        yield place
 
 
 @pytest_asyncio.fixture
 async def sandboxed(home: Path) -> AsyncIterator[ProcessPlace]:
     """Real processes in a sandbox."""
-    place = ProcessPlace(home, True)
-    await place.open()
-    yield place
-    await place.close()
+    async with opened(ProcessPlace(home, True)) as place:
+        yield place
 
 
 @pytest.fixture
