@@ -11,6 +11,7 @@ from nanoclaw_core.errors import Kind, NanoclawError
 from nanoclaw_rpc import call as calls
 from nanoclaw_rpc import concerns, health, identity
 from nanoclaw_rpc.access import Access
+from nanoclaw_rpc.audit import audit
 from nanoclaw_rpc.call import Call, Proceed
 from nanoclaw_rpc.concerns import Method
 from nanoclaw_rpc.credentials import Credentials
@@ -110,7 +111,7 @@ class Routes(grpc.GenericRpcHandler):
         around: list[concerns.Concern] = [
             concerns.tracing(method, self._telemetry),
             concerns.errors(method, self._log),
-            concerns.audit(method, self._log),
+            audit(method, self._log),
             self._deadlines,
             *guards,
         ]
@@ -143,7 +144,7 @@ class Routes(grpc.GenericRpcHandler):
         proceed: Proceed = refuse
         for concern in (
             identity.identify(self._credentials),
-            concerns.audit(method, self._log),
+            audit(method, self._log),
             concerns.errors(method, self._log),
             concerns.tracing(method, self._telemetry),
         ):
