@@ -1,5 +1,6 @@
 """Where the code of an agent lies on this machine, so that a sandbox can show it read-only and nothing else."""
 
+import compileall
 import os
 import sys
 from pathlib import Path
@@ -41,6 +42,12 @@ def system() -> list[str]:
         if not _within(path, _SYSTEM):
             arguments += ["--ro-bind", path, path]
     return [*arguments, "--ro-bind", str(AGENT_KIT), f"{KIT_PARENT}/{AGENT_KIT.name}"]
+
+
+def compile_kit() -> None:
+    """Compiles the agent kit where that is still to be done: inside, its folder can't be written, and an agent that has
+    to compile it starts three times as slowly. Where it can't be written here either, that is how it is."""
+    compileall.compile_dir(AGENT_KIT, quiet=2, maxlevels=0)
 
 
 def shown(home: Path) -> str | None:

@@ -21,8 +21,8 @@ from tempfile import mkdtemp
 from nanoclaw_core.clock import to_text
 from nanoclaw_core.errors import Kind, NanoclawError, denied, not_found
 from nanoclaw_dispatcher import attempt_files as files
+from nanoclaw_dispatcher import code_mounts, sandbox
 from nanoclaw_dispatcher import process_state as state
-from nanoclaw_dispatcher import sandbox
 from nanoclaw_dispatcher.attempt_spec import AttemptSpec, check_attempt_id
 from nanoclaw_dispatcher.process_spec import prepare
 from nanoclaw_dispatcher.runtime import LAST_LINES_BYTES, Isolation, Observed, RunState
@@ -60,6 +60,7 @@ class ProcessRuntime:
             self._spawner.open()
         except OSError as error:
             raise _unavailable(error) from error
+        await asyncio.to_thread(code_mounts.compile_kit)
         self.no_sandbox_because = "it was not asked for"
         if self._use_sandbox:
             self._sandbox, self.no_sandbox_because = await asyncio.to_thread(sandbox.find, self._home)

@@ -319,6 +319,14 @@ async def test_a_mount_does_not_cover_the_sandboxs_own(sandboxed: Any, tmp_path:
         await sandboxed.runtime.create(sandboxed.spec("a-1", "exit", "0", mounts=(Mount(str(tmp_path), target),)))
 
 
+async def test_the_reference_agent_starts_from_what_a_sandbox_shows(processes: Any) -> None:
+    """It needs Python and the agent kit, and reads its opening: this one has no task, and it says so in its own words."""
+    await processes.started("a-1", "", command=())
+    ended = await processes.runtime.wait("a-1")
+    assert ended.exit_code == 1
+    assert "nanoclaw agent: " in await processes.runtime.last_lines("a-1")
+
+
 async def test_without_a_sandbox_only_the_reference_agent_runs(home: Path, process_place: Any) -> None:
     """NO_SANDBOX for any other command, with what to do about it; and an operator may allow it, in plain view."""
     runtime = ProcessRuntime(home, use_sandbox=False)
