@@ -205,6 +205,18 @@ async def test_the_fork_server_ends_with_its_dispatcher(processes: Any) -> None:
     await processes.until(gone)
 
 
+def test_the_fork_server_carries_little() -> None:
+    """Every agent's shim is a copy of it: the standard library alone, and of it neither asyncio nor subprocess."""
+    code = (
+        "import sys; sys.path.append(sys.argv[1]); import nanoclaw_dispatcher.fork_server\n"
+        "names = {name.partition('.')[0] for name in sys.modules}\n"
+        "print(sorted(names - sys.stdlib_module_names), sorted(names & {'asyncio', 'subprocess', 'typing_extensions'}))"
+    )
+    command = [sys.executable, "-I", "-S", "-c", code, str(Path(files.__file__).parent.parent)]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert said.strip() == "['nanoclaw_dispatcher'] []"
+
+
 async def test_a_claim_without_a_shim_counts_as_run(processes: Any) -> None:
     """A shim that died between its claim and the agent's first instruction: not told apart, so not repeated."""
     await processes.runtime.create(processes.spec("a-1", "exit"))

@@ -320,7 +320,7 @@ async def test_a_mount_does_not_cover_the_sandboxs_own(sandboxed: Any, tmp_path:
 
 
 async def test_the_reference_agent_starts_from_what_a_sandbox_shows(processes: Any) -> None:
-    """It needs Python and the agent kit, and reads its opening: this one has no task, and it says so in its own words."""
+    """It needs Python and the agent kit alone, and reads its opening: this one names no task, and it says so."""
     await processes.started("a-1", "", command=())
     ended = await processes.runtime.wait("a-1")
     assert ended.exit_code == 1
