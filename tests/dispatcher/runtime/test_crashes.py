@@ -214,7 +214,7 @@ def test_the_fork_server_carries_little() -> None:
     )
     command = [sys.executable, "-I", "-S", "-c", code, str(Path(files.__file__).parent.parent)]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert said.strip() == "['nanoclaw_dispatcher'] []"
+    assert said.strip() == "['__main__', 'nanoclaw_dispatcher'] []"
 
 
 async def test_a_claim_without_a_shim_counts_as_run(processes: Any) -> None:
