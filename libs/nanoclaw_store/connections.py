@@ -87,12 +87,7 @@ def _authorizer(tables: frozenset[str]) -> Callable[..., int]:
     """
 
     def authorize(action: int, first: Any, second: Any, database: Any, trigger: Any) -> int:
-        if action in _WRITES:
-            allowed = first in tables and database == "main"
-        elif action == sqlite3.SQLITE_FUNCTION:
-            allowed = second != "load_extension"
-        else:
-            allowed = action in _HARMLESS
+        allowed = action in _HARMLESS or (action in _WRITES and first in tables and database == "main")
         return sqlite3.SQLITE_OK if allowed else sqlite3.SQLITE_DENY
 
     return authorize

@@ -162,8 +162,22 @@ def test_several_processes_start_at_once_on_a_new_file(pantry):
 
 _PROBE = """
 import sqlite3, sys
-sqlite3.connect(sys.argv[1], timeout=0).execute("BEGIN IMMEDIATE")
+print(sqlite3.connect(sys.argv[1], timeout=0).execute("PRAGMA journal_mode = DELETE").fetchone()[0])
 """
+
+
+async def test_a_start_waits_for_the_start_of_another(pantry, faults):
+    """While another process migrates, this one tries again, and reads the history only once it holds the lock."""
+    migrate(pantry.path, pantry.slice)
+    other = pantry.peek()
+    other.execute("BEGIN IMMEDIATE")
+    starting = asyncio.ensure_future(asyncio.to_thread(migrate, pantry.path, pantry.slice, connect=faults.connect))
+    while faults.statements.count("BEGIN EXCLUSIVE") < 3:
+        await asyncio.sleep(0.001)
+    assert not any("store_migrations" in statement for statement in faults.statements)
+    other.execute("COMMIT")
+    other.close()
+    await starting
 
 
 async def test_two_databases_open_at_once_in_one_process(open_database):
@@ -175,14 +189,8 @@ async def test_two_databases_open_at_once_in_one_process(open_database):
 async def test_opening_the_file_again_does_not_drop_the_locks_of_this_process(open_database, pantry):
     """POSIX drops a process's locks when it closes any descriptor of a file: a start must not open the file itself."""
     await open_database()
-    holder = pantry.peek()
-    holder.execute("BEGIN IMMEDIATE")
-    from nanoclaw_store.migrations import _create
-
-    _create(pantry.path)
+    await open_database()
     probe = subprocess.run(
         [sys.executable, "-c", _PROBE, pantry.path], capture_output=True, text=True, check=False, timeout=30
     )
-    holder.execute("ROLLBACK")
-    holder.close()
-    assert "database is locked" in probe.stderr
+    assert "database is locked" in probe.stderr, probe.stdout

@@ -1,6 +1,7 @@
 """Units of work: one writer, a savepoint each, one COMMIT for all that are queued, answers after it."""
 
 import asyncio
+import gc
 import threading
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -188,7 +189,36 @@ async def test_a_cancelled_caller_of_a_refusal_leaves_no_noise(database, gate):
         await task
     await database.write(lambda tx: None)
     del task
+    gc.collect()
     assert noise == []
+
+
+async def test_a_caller_cancelled_just_as_its_refusal_arrives_leaves_no_noise(database):
+    """The future is done and its task cancelled before it could look: nobody will, and that is no error."""
+    noise: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: noise.append(context))
+
+    def refuse(tx):
+        raise ValueError("no")
+
+    tasks = [asyncio.ensure_future(database.write(refuse))]
+    tell = database._tell
+    database._tell = lambda *args: (tell(*args), tasks[0].cancel())
+    with pytest.raises(asyncio.CancelledError):
+        await tasks[0]
+    tasks.clear()
+    gc.collect()
+    assert noise == []
+
+
+async def test_who_stops_waiting_for_a_commit_takes_nobody_along(database, pantry):
+    """Streams come and go; the others are still woken."""
+    waiters = [asyncio.ensure_future(database.wait_commit(database.commits)) for _ in range(3)]
+    await asyncio.sleep(0)
+    waiters[1].cancel()
+    await asyncio.sleep(0)
+    await database.write(lambda tx: pantry.new_jar(tx, "a"))
+    assert await asyncio.gather(waiters[0], waiters[2]) == [database.commits] * 2
 
 
 async def test_now_is_frozen_within_a_unit_and_moves_between_units(open_database, pantry):
@@ -254,7 +284,8 @@ async def test_close_does_what_is_queued_and_then_refuses(open_database, pantry,
     stream = asyncio.ensure_future(database.wait_commit(10**6))
     await asyncio.sleep(0)
     closing = asyncio.ensure_future(database.close())
-    await asyncio.sleep(0)
+    while database._writer._queue.qsize() < 2:  # the unit, and the end
+        await asyncio.sleep(0.001)
     gate.opened.set()
     await asyncio.gather(held, closing)
     assert (await queued).seq == 1
