@@ -241,25 +241,23 @@ def test_a_log_cut_off_at_its_end_shows_by_the_state(histories):
     assert report.findings == ("pantry: table jars: row id='a': column beans is 2, by the log 1",)
 
 
-@pytest.mark.parametrize(("epoch", "action"), [(2, "bean"), (0, "bean"), (1, "open_epoch")])
-async def test_epochs_begin_where_they_are_opened_only(database, pantry, epoch, action):
-    """A row of another epoch, or an opening that does not rise, is named though its own hash is right."""
-    await database.write(lambda tx: pantry.new_jar(tx, "a"))
+FORGED = [
+    ({"epoch": 2}, "is of epoch 2 where epoch 1 was not ended by open_epoch"),
+    ({"epoch": 1, "action": "open_epoch"}, "opens epoch 1 after epoch 1"),
+    ({"seq": 5}, "follows row 1: 3 rows are missing between them"),
+]
 
-    def forge(tx):
-        head = pantry.log.head(tx)
-        texts = dict.fromkeys(
-            ["task_id", "subject", "from_state", "to_state", "via", "attempt_id", "reason", "policy_version",
-             "request_ref", "trace_id"], ""
-        )  # fmt: skip
-        pantry.log._write(tx, max(epoch, 1), 2, head.hash, (), {}, action=action, principal="x", **texts)
 
-    await database.write(forge)
-    if epoch == 0:
-        tamper(pantry.path, "UPDATE pantry_log SET epoch = 0 WHERE seq = 2")
+@pytest.mark.parametrize(("forged", "what"), FORGED)
+async def test_a_row_that_is_well_hashed_but_out_of_order_is_found(database, pantry, forged, what):
+    """An epoch that nobody opened, one that does not rise, a number left out: hash and prev_hash are right."""
+    head = await database.write(lambda tx: pantry.new_jar(tx, "a"))
+    texts = dict.fromkeys(set(LOG_COLUMNS) - {"seq", "epoch", "prev_hash", "hash", "change", "created_at"}, "")
+    row = {"epoch": 1, "seq": 2, "prev_hash": head.hash, "changes": (), "facts": {}, **texts}
+    row |= {"action": "bean", "principal": "x", **forged}
+    await database.write(lambda tx: pantry.log._write(tx, **row))
     broken = verify(pantry.path).first_broken
-    assert broken is not None
-    assert broken.seq == 2
+    assert broken == (row["epoch"], row["seq"], what)
 
 
 async def test_a_live_database_is_seen_at_one_moment(database, pantry):
