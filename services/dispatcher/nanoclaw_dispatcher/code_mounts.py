@@ -25,7 +25,7 @@ REFERENCE_AGENT = (PYTHON, "-S", "-s", "-P", "-m", "nanoclaw_agent.reference")
 """What runs for a group without a command."""
 
 _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
-_ETC = ("/etc/ld.so.cache", "/etc/alternatives", "/etc/localtime", "/etc/ssl/certs")
+_ETC = ("/etc/ld.so.cache", "/etc/alternatives", "/etc/localtime")
 
 
 def system() -> list[str]:

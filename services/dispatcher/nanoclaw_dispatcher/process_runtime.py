@@ -99,7 +99,12 @@ class ProcessRuntime:
                     Kind.PRECONDITION, "NO_MAILBOX", f"{mailbox} is not there", next_step="open the mailbox first"
                 )
             await self._spawner.spawn(str(folder))
-        return await self.inspect(attempt_id)
+        seen = await self.inspect(attempt_id)
+        if seen.state is RunState.CREATED:
+            raise NanoclawError(
+                Kind.UNAVAILABLE, "SPAWN_FAILED", f"{attempt_id}: its shims died", next_step="try again"
+            )
+        return seen
 
     async def inspect(self, attempt_id: str) -> Observed:
         return state.observe(attempt_id, str(self._folder(attempt_id)))
@@ -136,10 +141,11 @@ class ProcessRuntime:
         return tail_lines(older + newer, cut=more)
 
     async def last_output_at(self, attempt_id: str) -> str:
+        folder = self._folder(attempt_id)
         try:
-            changed = (self._folder(attempt_id) / files.OUTPUT).stat().st_mtime_ns
+            changed = (folder / files.OUTPUT).stat().st_mtime_ns
         except FileNotFoundError:
-            return ""
+            return str((files.read(str(folder), files.STARTED) or {}).get("started_at", ""))
         return to_text(datetime.fromtimestamp(changed / 1e9, UTC))
 
     async def remove(self, attempt_id: str) -> None:

@@ -18,7 +18,9 @@ OUTPUT_LIMIT = 1 << 20
 
 def prepare(spec: AttemptSpec, folder: Path, *, group_dir: Path, sandbox: Sandbox | None) -> None:
     """Puts `folder`, the attempt's `run`, in place as a whole; one that is there already stays. Raises OSError."""
-    group_dir.mkdir(parents=True, exist_ok=True)
+    # An agent may leave anything there, programs that take on our rights when they are run too: nobody else goes in.
+    group_dir.parent.mkdir(parents=True, exist_ok=True, mode=0o750)
+    group_dir.mkdir(exist_ok=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
     new = Path(mkdtemp(prefix=".new-", dir=folder.parent))
     try:

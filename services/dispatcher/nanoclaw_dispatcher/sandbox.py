@@ -16,23 +16,10 @@ WORKSPACE_GROUP = "/workspace/group"
 WORKSPACE_IPC = "/workspace/ipc"
 AGENT_UID = "10002"
 
-# Where the machine's own root runs us, the kernel takes an agent for root too when it comes to the files of /proc:
-# bubblewrap covers only some of them. What is listed here, and is there, is shown read-only, or empty.
-_PROC_READ_ONLY = (
-    "acpi",
-    "asound",
-    "bus",
-    "driver",
-    "fs",
-    "irq",
-    "mtrr",
-    "pressure",
-    "scsi",
-    "sys",
-    "sysrq-trigger",
-    "tty",
-)
-_PROC_EMPTY = ("kcore", "keys", "latency_stats", "sched_debug", "slabinfo", "timer_list", "vmallocinfo")
+# Where root runs us, the kernel takes an agent for root when it comes to the files of /proc, whatever it is called
+# inside, and bubblewrap covers only some of them: what is listed here, and is there, is shown read-only, or empty.
+_PROC_READ_ONLY = ("acpi", "asound", "fs", "mtrr", "pressure", "scsi", "sys")
+_PROC_EMPTY = ("kcore", "keys", "latency_stats", "sched_debug", "timer_list")
 
 _PROBE_SECONDS = 10.0
 _INSTRUCTIONS = "CLAUDE.md"
@@ -136,15 +123,15 @@ def _base(program: str, extra: Iterable[str], file_size_mb: int) -> list[str]:
         *("--cap-drop", "ALL", "--uid", AGENT_UID, "--gid", AGENT_UID, "--hostname", "agent"),
         *code_mounts.system(),
         *("--proc", "/proc", "--dev", "/dev", "--size", size, "--tmpfs", "/dev/shm"),  # noqa: S108
-        *(word for name in _PROC_READ_ONLY for word in ("--ro-bind-try", f"/proc/{name}", f"/proc/{name}")),
-        *(
-            word
-            for name in _PROC_EMPTY
-            if Path("/proc", name).exists()
-            for word in ("--ro-bind", "/dev/null", f"/proc/{name}")
-        ),
         *("--size", size, "--tmpfs", "/tmp"),  # noqa: S108
+        *(_proc_covers() if os.getuid() == 0 else ()),
     ]
+
+
+def _proc_covers() -> list[str]:
+    covers = [(f"/proc/{name}", f"/proc/{name}") for name in _PROC_READ_ONLY]
+    covers += [("/dev/null", f"/proc/{name}") for name in _PROC_EMPTY]
+    return [word for source, target in covers if Path(target).exists() for word in ("--ro-bind", source, target)]
 
 
 def _copy_instructions(group_dir: Path, folder: Path) -> bool:
