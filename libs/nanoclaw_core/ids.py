@@ -11,6 +11,7 @@ NewId = Callable[[], str]
 """Answers a new unique identifier."""
 
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_PAIRS = [high + low for high in _CROCKFORD for low in _CROCKFORD]
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:>/-]{1,200}")
 _GROUP = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
@@ -19,7 +20,7 @@ _GROUP = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 def new_ulid() -> str:
     """A ULID: 48 bits of milliseconds and 80 random ones, 26 characters of Crockford's base 32; sorts by time."""
     value = (time.time_ns() // 1_000_000 << 80) | int.from_bytes(os.urandom(10), "big")
-    return "".join(_CROCKFORD[(value >> shift) & 31] for shift in range(125, -5, -5))
+    return "".join([_PAIRS[(value >> shift) & 1023] for shift in range(120, -10, -10)])
 
 
 def check_name(field: str, value: str) -> str:

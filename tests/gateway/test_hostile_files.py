@@ -5,7 +5,6 @@ import json
 import os
 import socket
 import time
-import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -267,7 +266,7 @@ async def test_more_events_than_the_kernel_keeps_lose_no_file(served: Any) -> No
     for number in range(50):
         agent.write({**GOOD, "request_id": f"r-{number}"})
     watch.start()
-    watch._on(types.SimpleNamespace(mask=Mask.Q_OVERFLOW, name=None, watch=None))
+    watch.on(-1, Mask.Q_OVERFLOW, b"")
     for number in range(50):
         assert (await agent.answer(f"r-{number}"))["status"] == "executed"
 

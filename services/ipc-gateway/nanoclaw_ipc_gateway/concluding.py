@@ -5,6 +5,7 @@ import contextlib
 import time
 
 import structlog
+from prometheus_client import Histogram
 
 from nanoclaw_core import clock
 from nanoclaw_core.errors import NanoclawError
@@ -46,6 +47,7 @@ class Concluder:
         self._now = now
         self._quarantine_cap = quarantine_cap
         self._times = telemetry.histogram("nanoclaw_gateway_file_seconds", "from claim to answer", ["type", "status"])
+        self._times_of: dict[tuple[str, str], Histogram] = {}
 
     async def conclude(self, claim: Claim, mailbox: Mailbox, outcome: Outcome, began_ns: int) -> str:
         """Records the outcome, then answers, then forgets the claim. Answers the response file's content.
@@ -124,7 +126,11 @@ class Concluder:
 
     def _tell(self, claim: Claim, mailbox: Mailbox, outcome: Outcome, began_ns: int) -> None:
         letter, answer, origin, now_ns = outcome.letter, outcome.answer, mailbox.origin, time.time_ns()
-        self._times.labels(letter.type, answer.status).observe((now_ns - began_ns) / 1e9)
+        kind = (letter.type, answer.status)
+        times = self._times_of.get(kind)
+        if times is None:  # looking a child up is dear, and there are few
+            times = self._times_of[kind] = self._times.labels(*kind)
+        times.observe((now_ns - began_ns) / 1e9)
         tell = log.warning if letter.quarantine else log.debug
         tell("file taken in", group=origin.group, attempt=origin.attempt_id, claim=claim.id, code=answer.code)
         if not self._telemetry.enabled:

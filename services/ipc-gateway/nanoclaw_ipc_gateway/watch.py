@@ -1,22 +1,26 @@
 """News of one mailbox: inotify on its tasks and messages, read on the event loop; no work while nothing happens."""
 
 import asyncio
-import contextvars
 import os
-from collections.abc import Callable
+import struct
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import structlog
-from asyncinotify import Event, Inotify, Mask
-from asyncinotify import Watch as Wd
+from asyncinotify import Inotify, Mask
 
 from nanoclaw_ipc_gateway.mailbox import Mailbox
 
 log = structlog.get_logger()
 
 _MASK = Mask.MOVED_TO | Mask.CLOSE_WRITE | Mask.ONLYDIR
+_OVERFLOW, _DIRECTORY = int(Mask.Q_OVERFLOW), int(Mask.ISDIR)
+_EVENT = struct.Struct("iIII")
+_AT_ONCE = 16 * 1024
+"""Bytes of events read in one turn of the loop: some hundreds."""
+
 BURST = 1000
-"""After so many events in a row the others get their turn; what the kernel can't keep meanwhile, a scan finds."""
+"""Events in a row after which the others get their turn; what the kernel can't keep meanwhile, a look finds."""
 
 PAUSE = 0.05
 
@@ -33,57 +37,72 @@ class Watch:
         self._lost = lost
         self._sources: dict[int, str] = {}
         self._inotify: Inotify | None = None
-        self._task: asyncio.Task[None] | None = None
+        self._again: asyncio.TimerHandle | None = None
+        self._burst = 0
+        self._since = 0.0
 
     def start(self) -> None:
         """Begins to watch; what appears from now on is told. Where the kernel has no watch left, the sweep serves."""
         self.stop()
         try:
-            self._inotify = inotify = Inotify(cache_size=10)
+            self._inotify = inotify = Inotify()
             for source in ("tasks", "messages"):
                 # By descriptor: nothing that was put in the path's place meanwhile.
                 path = Path(f"/proc/self/fd/{self._mailbox.folder(source)}")
-                watch: Wd = inotify.add_watch(path, _MASK)
-                self._sources[watch.wd] = source
+                self._sources[inotify.add_watch(path, _MASK).wd] = source
         except OSError as error:
             log.error("mailbox not watched, only swept", mailbox=self._mailbox.origin.number, error=str(error))
             self.stop()
             return
-        loop = asyncio.get_running_loop()
-        self._task = loop.create_task(self._run(inotify), context=contextvars.Context())
+        # The library's own reading adds and removes the reader for each batch, and makes a path of every name.
+        asyncio.get_running_loop().add_reader(inotify.fd, self._readable)
 
     def stop(self) -> None:
         """Ends it."""
-        if self._task is not None:
-            self._task.cancel()
-            self._task = None
+        if self._again is not None:
+            self._again.cancel()
+            self._again = None
         if self._inotify is not None:
+            asyncio.get_running_loop().remove_reader(self._inotify.fd)
             self._inotify.close()
             self._inotify = None
         self._sources.clear()
 
-    async def _run(self, inotify: Inotify) -> None:
-        in_a_row = 0
-        loop = asyncio.get_running_loop()
-        since = loop.time()
-        while True:
-            event = await inotify.get()
-            in_a_row += 1
-            if in_a_row >= BURST:
-                if loop.time() - since < PAUSE:
-                    await asyncio.sleep(PAUSE)
-                in_a_row, since = 0, loop.time()
-            self._on(event)
+    def _readable(self) -> None:
+        assert self._inotify is not None
+        try:
+            data = os.read(self._inotify.fd, _AT_ONCE)
+        except OSError:  # another turn has read them, or the instance is gone
+            return
+        for watch, mask, name in events(data):
+            self._burst += 1
+            self.on(watch, mask, name)
+        if self._burst >= BURST:
+            self._rest()
 
-    def _on(self, event: Event) -> None:
-        mask = event.mask
-        if mask & Mask.Q_OVERFLOW:
+    def _rest(self) -> None:
+        """Where so many events came in so short a time, leaves the rest to the kernel for a moment."""
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        if now - self._since < PAUSE and self._inotify is not None:
+            loop.remove_reader(self._inotify.fd)
+            self._again = loop.call_later(PAUSE, loop.add_reader, self._inotify.fd, self._readable)
+        self._burst, self._since = 0, now
+
+    def on(self, watch: int, mask: int, name: bytes) -> None:
+        """One event."""
+        if mask & _OVERFLOW:
             self._lost()
-            return
-        name, watch = event.name, event.watch
-        if name is None or watch is None or mask & Mask.ISDIR:
-            return
-        text = os.fspath(name)
-        source = self._sources.get(watch.wd)
-        if source is not None and text.endswith(".json"):
-            self._seen(source, text)
+        elif name.endswith(b".json") and not mask & _DIRECTORY:
+            source = self._sources.get(watch)
+            if source is not None:
+                self._seen(source, os.fsdecode(name))
+
+
+def events(data: bytes) -> Iterator[tuple[int, int, bytes]]:
+    """Watch descriptor, mask and name of each event in what inotify gave (inotify(7))."""
+    position = 0
+    while position < len(data):
+        watch, mask, _, length = _EVENT.unpack_from(data, position)
+        position += _EVENT.size + length
+        yield watch, mask, data[position - length : position].rstrip(b"\0")
