@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -28,6 +29,7 @@ from nanoclaw_ipc_gateway.gateway import Gateway
 from nanoclaw_ipc_gateway.settings import Settings
 from nanoclaw_rpc import Access, Credentials, Server, ServiceSpec, connect, current_caller, times
 from nanoclaw_rpc.testing import rpcs
+from nanoclaw_store.testing import invariants
 from nanoclaw_telemetry import Telemetry, current_trace
 
 WIRE = Path(__file__).parent / "wire"
@@ -308,6 +310,12 @@ class World:
         """A standing mailbox, from the agent's side."""
         return Agent(self.home / "ipc" / group)
 
+    any_text = mock.ANY
+
+    def check_invariants(self) -> None:
+        """state == fold(log), and the chains are whole."""
+        check_invariants(self.home)
+
     def box(self, group: str) -> Any:
         """The gateway's own view of a standing mailbox."""
         return next(it for it in self.gateway.intake.boxes() if it.mailbox.origin.group == group)
@@ -404,6 +412,12 @@ async def until(condition: Callable[[], Any], what: str, seconds: float = DEADLI
 
 
 @pytest.fixture
+def make_world() -> Callable[[Path], World]:
+    """A world over a home of the test's own, with far sides of its own."""
+    return World
+
+
+@pytest.fixture
 async def world(home: Path) -> AsyncIterator[World]:
     """A home with both far sides serving, and no gateway yet."""
     made = World(home)
@@ -417,11 +431,8 @@ async def world(home: Path) -> AsyncIterator[World]:
 
 def check_invariants(home: Path) -> None:
     """state == fold(log), and the chain is whole."""
-    try:
-        from nanoclaw_store.testing import invariants
-    except ImportError:
-        return
-    invariants(home / "store" / "nanoclaw.db")
+    if (home / "store" / "nanoclaw.db").exists():
+        invariants(home / "store" / "nanoclaw.db")
 
 
 @pytest.fixture
