@@ -45,16 +45,12 @@ class Governance(ProductRpcs, LogRpcs):
         caller, wanted = current_caller(), asks.filter_of(request)
         (updated_at, task_id), most = after(request, "", ""), page.size(request)
 
-        def query(tx: Tx) -> Any:
-            return listing.page(tx, wanted, caller, (updated_at, task_id), most + 1)
+        def query(tx: Tx) -> tuple[list[pb.Task], listing.Glimpse | None]:
+            return self._messages.page(tx, wanted, caller, (updated_at, task_id), most)
 
         read_here = wanted.is_indexed and not caller.group
-        found = self._database.read(query) if read_here else await self._database.read_in_thread(query)
-        last = found[most - 1] if len(found) > most else None
-        return pb.ListTasksResponse(
-            tasks=[wire.task_message(task) for task in found[:most]],
-            next_page_token=page.encode(last.updated_at, last.id) if last else "",
-        )
+        found, last = self._database.read(query) if read_here else await self._database.read_in_thread(query)
+        return pb.ListTasksResponse(tasks=found, next_page_token=page.encode(last.updated_at, last.id) if last else "")
 
     async def UpdateTask(self, request: pb.UpdateTaskRequest, context: Any) -> pb.UpdateTaskResponse:
         wanted, expected = asks.details_of(request), asks.optional(request, "expected_version")

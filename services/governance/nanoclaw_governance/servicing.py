@@ -10,6 +10,7 @@ from google.protobuf.message import Message
 from nanoclaw.governance.v1 import governance_pb2_grpc
 from nanoclaw_governance import contexts, spans, wire
 from nanoclaw_governance.act import Act
+from nanoclaw_governance.messages import TaskMessages
 from nanoclaw_governance.policy import Policy
 from nanoclaw_governance.tables import REQUESTS
 from nanoclaw_rpc import current_caller, current_trace
@@ -43,6 +44,7 @@ class Servicing(governance_pb2_grpc.GovernanceServiceServicer):
         self._list_calls = list_calls
         self._heartbeat_seconds = heartbeat_seconds
         self._started_at = started_at
+        self._messages = TaskMessages()
         self._watchers = 0
         self._verifying = asyncio.Lock()
 

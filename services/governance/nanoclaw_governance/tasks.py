@@ -17,7 +17,8 @@ from nanoclaw_governance.tables import APPROVALS, ATTEMPTS, PRODUCTS, TASKS
 from nanoclaw_governance.task import COLUMNS, Task, check_version
 from nanoclaw_store import Change, Statement, Tx, prepare
 
-_ATTEMPTS = (
+PRODUCT_NAME = func.coalesce(PRODUCTS.c.name, "")
+BOUND = (
     select(func.json_group_array(func.json_array(ATTEMPTS.c.group_name, ATTEMPTS.c.attempt_id, ATTEMPTS.c.fence)))
     .where(ATTEMPTS.c.task_id == TASKS.c.id)
     .correlate(TASKS)
@@ -25,10 +26,10 @@ _ATTEMPTS = (
 )
 WHOLE = (
     *(TASKS.c[name] for name in COLUMNS),
-    func.coalesce(PRODUCTS.c.name, ""),
+    PRODUCT_NAME,
     func.coalesce(PRODUCTS.c.status, ""),
     func.coalesce(APPROVALS.c.approved_by, ""),
-    _ATTEMPTS,
+    BOUND,
 )
 """The columns of a Task, in its order."""
 
