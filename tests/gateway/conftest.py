@@ -3,6 +3,7 @@
 import asyncio
 import json
 import shutil
+import sqlite3
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -26,6 +27,7 @@ from nanoclaw_core.errors import Kind, NanoclawError, denied, not_found
 from nanoclaw_core.ids import new_ulid
 from nanoclaw_ipc_gateway import signature
 from nanoclaw_ipc_gateway.gateway import Gateway
+from nanoclaw_ipc_gateway.mailbox import Home, Origin
 from nanoclaw_ipc_gateway.settings import Settings
 from nanoclaw_rpc import Access, Credentials, Server, ServiceSpec, connect, current_caller, times
 from nanoclaw_rpc.testing import rpcs
@@ -264,8 +266,9 @@ def home() -> Iterator[Path]:
 class World:
     """A home with its far sides, and gateways that come and go."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, patch: pytest.MonkeyPatch) -> None:
         self.home = home
+        self.patch = patch
         self.governance = FakeGovernance()
         self.broker = FakeBroker()
         self.gateway: Gateway
@@ -311,6 +314,36 @@ class World:
         return Agent(self.home / "ipc" / group)
 
     any_text = mock.ANY
+
+    def rows(self, sql: str) -> list[tuple[Any, ...]]:
+        """What a query over the database gives."""
+        connection = sqlite3.connect(self.home / "store" / "nanoclaw.db")
+        try:
+            return connection.execute(sql).fetchall()
+        finally:
+            connection.close()
+
+    def age_files(self) -> None:
+        """Lets the sweep think that every file has lain there for a while."""
+        self.patch.setattr("nanoclaw_ipc_gateway.intake.FRESH", -60.0)
+
+    @asynccontextmanager
+    async def running_without(self, directory: Path) -> AsyncIterator[None]:
+        """A gateway that can't have one mailbox's directory until `allow`."""
+        opened = Home.open
+
+        def refuse(home: Home, origin: Origin) -> Any:
+            if home.path_of(origin) == directory:
+                raise PermissionError(13, "no")
+            return opened(home, origin)
+
+        self.patch.setattr(Home, "open", refuse)
+        async with self.running():
+            yield
+
+    def allow(self, directory: Path) -> None:
+        """It can from now on."""
+        self.patch.undo()
 
     def check_invariants(self) -> None:
         """state == fold(log), and the chains are whole."""
@@ -412,15 +445,15 @@ async def until(condition: Callable[[], Any], what: str, seconds: float = DEADLI
 
 
 @pytest.fixture
-def make_world() -> Callable[[Path], World]:
+def make_world(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], World]:
     """A world over a home of the test's own, with far sides of its own."""
-    return World
+    return lambda home: World(home, monkeypatch)
 
 
 @pytest.fixture
-async def world(home: Path) -> AsyncIterator[World]:
+async def world(home: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
     """A home with both far sides serving, and no gateway yet."""
-    made = World(home)
+    made = World(home, monkeypatch)
     await made.start_far_side()
     yield made
     for channel in made.channels:

@@ -5,10 +5,8 @@ import json
 import os
 import random
 import signal
-import sqlite3
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -69,14 +67,6 @@ STEPS: list[Callable[[Any, Stop], None]] = [
 ]
 
 
-def rows(home: Path, sql: str) -> list[tuple[Any, ...]]:
-    """What a query over the database gives."""
-    with sqlite3.connect(home / "store" / "nanoclaw.db") as connection:
-        found = connection.execute(sql).fetchall()
-    connection.close()
-    return found
-
-
 async def die(world: Any, step: Callable[[Any, Stop], None], act: Callable[[], Any]) -> None:
     """Runs a gateway up to the step, and no further."""
     async with world.running(drain_seconds=0.0):
@@ -104,7 +94,7 @@ async def test_a_task_is_created_once_whenever_the_gateway_dies(world: Any, step
         assert (await agent.ask({**CREATE, "title": "next"}))["status"] == "executed"
         await world.until(lambda: not list((world.home / "ipc" / ".claimed").iterdir()))
     assert [task.title for task in world.governance.tasks.values()] == ["once", "next"]
-    assert rows(world.home, "SELECT count(*) FROM ipc_requests WHERE file_name = 'one.json'") == [(1,)]
+    assert world.rows("SELECT count(*) FROM ipc_requests WHERE file_name = 'one.json'") == [(1,)]
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -180,7 +170,7 @@ async def test_an_answer_that_can_not_be_delivered_is_delivered_later(served: An
     mailbox = served.box("developer").mailbox
     respond, mailbox.respond = mailbox.respond, Stop().fail
     agent.write(CREATE, "one.json")
-    await served.until(lambda: rows(served.home, "SELECT 1 FROM ipc_answers"))
+    await served.until(lambda: served.rows("SELECT 1 FROM ipc_answers"))
     mailbox.respond = respond
     await served.until(lambda: not served.box("developer").flying)
     await served.sweep()
@@ -266,7 +256,7 @@ async def kill_and_go_on(world: Any, kills: int, seed: int) -> None:
     assert titles == sorted(task.title for task in world.governance.tasks.values())
     calls = [name for _, name in written if name.startswith("call-")]
     assert world.broker.faults.effects.count("Call") == len(calls)
-    assert rows(world.home, "SELECT count(*) FROM ipc_requests") == [(len(written),)]
+    assert world.rows("SELECT count(*) FROM ipc_requests") == [(len(written),)]
 
 
 async def test_a_killed_process_loses_and_repeats_nothing(world: Any) -> None:

@@ -98,11 +98,13 @@ def not_supported(kind: str) -> Answer:
     )
 
 
-def out_of_time(seconds: float) -> Answer:
-    """Nobody answered us in time."""
+def out_of_time(seconds: float, *, repeatable: bool) -> Answer:
+    """Nobody answered us in time. repeatable: the request named itself, so asking again is harmless."""
+    again = "ask again with the same request_id and the same content; nothing is done twice"
+    look = "look into the snapshots whether it happened before you ask again"
     return Answer(
         TIMEOUT,
         "DEADLINE_EXCEEDED",
         error=f"no outcome within {seconds:g} seconds; whether it happened is not known",
-        next_steps=("ask again with the same request_id and the same content; nothing is done twice",),
+        next_steps=(again if repeatable else look,),
     )

@@ -1,6 +1,5 @@
 """Mailboxes of attempts: opened before an attempt starts, drained and closed after it has ended."""
 
-import asyncio
 from functools import partial
 
 from nanoclaw.gateway.v1 import gateway_pb2 as gateway
@@ -9,6 +8,7 @@ from nanoclaw_core.ids import check_group, check_name, check_request_id
 from nanoclaw_core.principal import Caller
 from nanoclaw_ipc_gateway import mailboxes
 from nanoclaw_ipc_gateway.intake import Box, Intake
+from nanoclaw_ipc_gateway.lanes import Lanes
 from nanoclaw_ipc_gateway.mailbox import RESERVED, Home, Origin
 from nanoclaw_ipc_gateway.snapshots import Snapshots
 from nanoclaw_rpc import current_trace, times
@@ -27,7 +27,7 @@ class Attempts:
         self._intake = intake
         self._snapshots = snapshots
         self._idempotency = idempotency
-        self._closing: dict[int, asyncio.Lock] = {}
+        self._lanes = Lanes()
 
     async def open(self, caller: Caller, request: gateway.OpenMailboxRequest) -> gateway.OpenMailboxResponse:
         """Makes, fills and watches an attempt's mailbox; ready for the agent when this returns."""
@@ -58,7 +58,7 @@ class Attempts:
     async def ready(self, origin: Origin) -> None:
         """Watches a mailbox, with snapshots in it. Raises UNAVAILABLE MAILBOX_UNUSABLE."""
         known = self._intake.get(origin.number)
-        if known is not None and known.watch is not None:
+        if not origin.attempt_id and known is not None and known.watch is not None:
             return
         try:
             box = self._intake.open(origin)
@@ -77,7 +77,7 @@ class Attempts:
         check_name("attempt_id", request.attempt_id)
         number: int = self._database.read(partial(mailboxes.of_attempt, attempt_id=request.attempt_id))["number"]
         trace_id = current_trace().trace_id
-        async with self._closing.setdefault(number, asyncio.Lock()):
+        async with self._lanes.turn([number]):
             row = self._database.read(partial(mailboxes.of_attempt, attempt_id=request.attempt_id))
             box: Box | None = None
             drained = 0
@@ -94,5 +94,4 @@ class Attempts:
             response = await self._idempotency.run(caller.principal, request, unit)
             if box is not None:
                 self._intake.close(box)
-        self._closing.pop(number, None)
         return response

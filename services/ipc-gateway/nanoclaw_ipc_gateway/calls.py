@@ -85,7 +85,7 @@ class Calls:
             async with asyncio.timeout_at(incoming.deadline):
                 return await handler(incoming.body, incoming)
         except TimeoutError:
-            return out_of_time(self.seconds)
+            return out_of_time(self.seconds, repeatable=incoming.body.request_id is not None)
         except NanoclawError as error:
             return refused(error)
 
@@ -176,7 +176,7 @@ class Calls:
         return Answer(
             status,
             response.code or "UNKNOWN",
-            data=json.loads(response.data_json) if response.data_json else None,
+            data=_value(response.data_json),
             summary=response.summary,
             error="" if status == "executed" else response.message or response.code,
             facts={**response.facts, **({"call_id": response.call_id} if response.call_id else {})},
@@ -214,6 +214,14 @@ class Calls:
         ended = views.granted(response.capability) if response.HasField("capability") else {}
         left = "no longer has access to" if response.changed else "had no access to"
         return executed({**ended, "changed": response.changed}, f"{body.group_folder} {left} {body.provider}")
+
+
+def _value(text: str) -> Any:
+    """The JSON value that an action answered; what is none is passed on as text, since the effect has happened."""
+    try:
+        return json.loads(text) if text else None
+    except ValueError:
+        return text
 
 
 def _speaker(incoming: Incoming) -> tuple[tuple[str, str], ...]:

@@ -23,7 +23,7 @@ from nanoclaw_telemetry import under
 
 log = structlog.get_logger()
 
-LARGE = 64 * 1024
+LARGE = 160 * 1024
 """Content longer than this is parsed in a thread, one file of a mailbox at a time."""
 
 UNSETTLED = INCOMPLETE | {"LINKED"}

@@ -98,10 +98,10 @@ class Gateway:
         standing = settings.groups()
         await database.write(lambda tx: [mailboxes.add_standing(tx, group) for group in standing])
         intake.resume()
-        for origin in database.read(mailboxes.open_ones):
-            snapshots.show(intake.open(origin).mailbox)
+        for box in intake.open_all():
+            snapshots.show(box.mailbox)
         replies.deliver_left(starting=True)
-        sweep = self.sweep = Sweep(intake, replies, database, settings.sweep_seconds, now)
+        sweep = self.sweep = Sweep(intake, replies, snapshots, database, settings.sweep_seconds, now)
         for task in (asyncio.create_task(snapshots.run()), asyncio.create_task(sweep.run())):
             leave.push_async_callback(_end, task)
 
@@ -114,6 +114,7 @@ class Gateway:
             credentials=credentials,
             telemetry=telemetry,
             drain_seconds=settings.drain_seconds,
+            allow_remote=settings.allow_remote,
         )
         leave.push_async_callback(self.server.stop)
 

@@ -86,6 +86,18 @@ class Intake:
             self.look(box)
         return box
 
+    def open_all(self) -> list[Box]:
+        """Opens what should be open and is not; answers those. One that can't be had is tried again by the sweep."""
+        opened = []
+        for origin in self._database.read(mailboxes.open_ones):
+            known = self._boxes.get(origin.number)
+            if known is None or known.watch is None:
+                try:
+                    opened.append(self.open(origin))
+                except OSError as error:
+                    log.error("mailbox not opened", mailbox=origin.number, group=origin.group, error=str(error))
+        return opened
+
     def look(self, box: Box, *, fresh: bool = True) -> bool:
         """Looks through a mailbox for files; True if there are any. fresh: those just written, too."""
         found = False

@@ -18,7 +18,9 @@ _BY_NUMBER = prepare(select(mailboxes).where(_c.number == bindparam("which")))
 _BY_ATTEMPT = prepare(select(mailboxes).where(_c.attempt_id == bindparam("attempt"), _c.attempt_id != ""))
 _STANDING = prepare(select(mailboxes).where(_c.group_name == bindparam("group"), _c.attempt_id == ""))
 _CLOSE = prepare(
-    update(mailboxes).where(_c.number == bindparam("which")).values(state="CLOSED", closed_at=bindparam("moment"))
+    update(mailboxes)
+    .where(_c.number == bindparam("which"), _c.state == "OPEN")
+    .values(state="CLOSED", closed_at=bindparam("moment"))
 )
 _LAST_FILE = prepare(
     select(func.max(requests.c.created_at)).where(
@@ -104,7 +106,8 @@ def add_attempt(
 
 def close(tx: Tx, principal: str, row: sqlite3.Row, trace_id: str) -> None:
     """Marks a mailbox as closed; it is never opened again."""
-    tx.run(_CLOSE, which=row["number"], moment=tx.now)
+    if not tx.run(_CLOSE, which=row["number"], moment=tx.now):
+        return
     LOG.append(
         tx,
         action="close_mailbox",

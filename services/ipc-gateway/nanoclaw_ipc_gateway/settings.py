@@ -8,6 +8,7 @@ from pathlib import Path
 from nanoclaw_core.errors import Kind, NanoclawError
 from nanoclaw_core.ids import check_group
 from nanoclaw_core.settings import load
+from nanoclaw_ipc_gateway.mailbox import RESERVED
 
 PREFIX = "NANOCLAW_GATEWAY_"
 _HOME = Path("var").absolute()
@@ -27,6 +28,7 @@ class Settings:
     group. sweep_seconds: how often mailboxes are looked through although inotify said nothing. snapshot_tasks: how many
     tasks gov_pipeline.json holds at most. drain_seconds: how long a stop waits for what is under way. lock_seconds: how
     long a start waits for a gateway on the same home to end. metrics: a loopback host:port, or empty.
+    allow_remote: listen beyond loopback.
     """
 
     home: Path = _HOME
@@ -45,6 +47,7 @@ class Settings:
     drain_seconds: float = 5.0
     lock_seconds: float = 5.0
     metrics: str = ""
+    allow_remote: bool = False
 
     @classmethod
     def read(cls, environ: Mapping[str, str]) -> "Settings":
@@ -66,10 +69,16 @@ class Settings:
         path = self.home / "config" / "groups.toml"
         try:
             found = tomllib.loads(path.read_text())
-            return [check_group("group", name) for name in found.get("groups", {})] or list(GROUPS)
+            return [_group(name) for name in found.get("groups", {})] or list(GROUPS)
         except FileNotFoundError:
             return list(GROUPS)
         except (OSError, ValueError, NanoclawError) as error:
             raise NanoclawError(
                 Kind.INVALID, "INVALID_SETTING", f"{path} can't be read: {error}", next_step="mend it, or remove it"
             ) from None
+
+
+def _group(name: str) -> str:
+    if check_group("group", name) in RESERVED:
+        raise ValueError(f"no group can be called {name!r}")
+    return name

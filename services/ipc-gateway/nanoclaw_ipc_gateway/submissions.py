@@ -1,6 +1,5 @@
 """Requests that are put in by hand, on the same path as a file: submitted by RPC, or from the quarantine again."""
 
-import asyncio
 from functools import partial
 from typing import Any
 
@@ -11,6 +10,7 @@ from nanoclaw_ipc_gateway import claims, mailboxes, records
 from nanoclaw_ipc_gateway.answer import EXECUTED
 from nanoclaw_ipc_gateway.concluding import kept_name
 from nanoclaw_ipc_gateway.intake import Intake
+from nanoclaw_ipc_gateway.lanes import Lanes
 from nanoclaw_ipc_gateway.mailbox import Home, Origin
 from nanoclaw_ipc_gateway.submitting import check_powers, digest, identity, reused
 from nanoclaw_rpc import current_trace, mark_replayed, page, times
@@ -25,7 +25,7 @@ class Submissions:
         self._database = database
         self._intake = intake
         self._idempotency = idempotency
-        self._under_way: dict[str, asyncio.Lock] = {}
+        self._lanes = Lanes()
 
     async def submit(self, caller: Caller, request: gateway.SubmitRequest) -> gateway.SubmitResponse:
         """Handles a request as if it had been a file."""
@@ -33,7 +33,7 @@ class Submissions:
         check_powers(request.content)
         origin = self._addressed(request.group, request.attempt_id)
         trace_id = current_trace().trace_id
-        async with self._under_way.setdefault(claim_id, asyncio.Lock()):
+        async with self._lanes.turn([claim_id]):
             row = self._database.read(partial(records.find, record_id=claim_id))
             if row is not None:
                 if (row["digest"], row["mailbox"]) != (digest(request), origin.number):
@@ -47,7 +47,6 @@ class Submissions:
             text = await self._intake.take_in(
                 origin.number, lambda: self._home.claims.place(request.content, claim_id, origin.number)
             )
-        self._under_way.pop(claim_id, None)
         return gateway.SubmitResponse(response_json=_told(text))
 
     def quarantined(self, request: gateway.ListQuarantineRequest) -> gateway.ListQuarantineResponse:
@@ -65,7 +64,7 @@ class Submissions:
         """
         group, _, record_id = request.id.rpartition("-")
         trace_id = current_trace().trace_id
-        async with self._under_way.setdefault(record_id, asyncio.Lock()):
+        async with self._lanes.turn([record_id]):
             recorded = await self._recorded(caller, request)
             if recorded is not None:
                 return recorded
@@ -86,7 +85,6 @@ class Submissions:
                 raise _not_kept(request.id) from None
             response = gateway.RetryQuarantinedResponse(response_json=_told(text))
             await self._idempotency.run(caller.principal, request, lambda tx: response)
-        self._under_way.pop(record_id, None)
         return response
 
     def _take_back(self, kept_id: str, number: int, source: str, base: str) -> claims.Claim:

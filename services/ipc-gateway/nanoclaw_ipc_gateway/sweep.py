@@ -1,6 +1,7 @@
 """The net under inotify, and what grows old: a slow round over all mailboxes, and nothing in between."""
 
 import asyncio
+import os
 import time
 from datetime import timedelta
 
@@ -10,6 +11,7 @@ from nanoclaw_core import clock
 from nanoclaw_ipc_gateway import folders, records
 from nanoclaw_ipc_gateway.intake import Box, Intake
 from nanoclaw_ipc_gateway.replies import Replies
+from nanoclaw_ipc_gateway.snapshots import Snapshots
 from nanoclaw_store import Database
 
 log = structlog.get_logger()
@@ -27,8 +29,17 @@ MOST = 20_000
 class Sweep:
     """The round."""
 
-    def __init__(self, intake: Intake, replies: Replies, database: Database, seconds: float, now: clock.Clock) -> None:
+    def __init__(
+        self,
+        intake: Intake,
+        replies: Replies,
+        snapshots: Snapshots,
+        database: Database,
+        seconds: float,
+        now: clock.Clock,
+    ) -> None:
         self._intake = intake
+        self._snapshots = snapshots
         self._replies = replies
         self._database = database
         self._seconds = seconds
@@ -54,6 +65,8 @@ class Sweep:
                 self._visit(box)
             except OSError as error:
                 log.error("mailbox not swept", mailbox=box.number, error=str(error))
+        for box in self._intake.open_all():
+            self._snapshots.show(box.mailbox)
         self._intake.resume()
         self._replies.deliver_left()
 
@@ -67,10 +80,17 @@ class Sweep:
         """Removes response files and recorded answers older than a day."""
         limit = self._now() - timedelta(hours=ANSWER_HOURS)
         for box in self._intake.boxes():
-            responses = box.mailbox.folder("responses")
-            for name, found in folders.matching(responses, "", MOST):
-                if found.st_mtime < limit.timestamp():
-                    folders.remove(responses, name)
+            responses = os.dup(box.mailbox.folder("responses"))
+            try:
+                await asyncio.to_thread(_remove_older, responses, limit.timestamp())
+            finally:
+                folders.close(responses)
         before = clock.to_text(limit)
         if self._database.read(lambda tx: records.old_answers(tx, before)):
             await self._database.write(lambda tx: records.forget_answers(tx, before))
+
+
+def _remove_older(folder: int, moment: float) -> None:
+    for name, found in folders.matching(folder, "", MOST):
+        if found.st_mtime < moment:
+            folders.remove(folder, name)
