@@ -25,7 +25,7 @@ class Chaos:
     async def rage(self, moments: int) -> None:
         """Kills something at each of so many moments; now and then the same service again while it starts."""
         while len(self.kills) < moments:
-            await asyncio.sleep(self.random.uniform(0.1, 1.0))
+            await asyncio.sleep(self.random.uniform(0.2, 3.0))
             victim = self.random.choice([*(service.name for service in SERVICES), AGENT])
             killed = self._kill_agent() if victim == AGENT else self._kill(victim)
             if killed and victim != AGENT and self.random.random() < 0.3:

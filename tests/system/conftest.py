@@ -19,7 +19,8 @@ def short_home() -> Iterator[Path]:
     """A NANOCLAW_HOME with a path short enough for unix sockets."""
     home = Path(tempfile.mkdtemp(prefix="nc-", dir="/tmp"))
     yield home
-    shutil.rmtree(home, ignore_errors=True)
+    if "KEEP_HOME" not in os.environ:  # to look at what a failed run left behind
+        shutil.rmtree(home, ignore_errors=True)
 
 
 @pytest.fixture

@@ -140,8 +140,8 @@ def sweep_environ(environ: dict[str, str], short_home: Path) -> dict[str, str]:
         "PYTHONPATH": os.pathsep.join(part for part in path if part),
         "NANOCLAW_LOG_LEVEL": "WARNING",
         "NANOCLAW_DISPATCHER_MAX_CONTAINERS": "6",
-        "NANOCLAW_DISPATCHER_RETRY_LIMIT": "8",
-        "NANOCLAW_DISPATCHER_RETRY_BACKOFF": "0.2",
+        "NANOCLAW_DISPATCHER_MAX_ATTEMPTS": "8",
+        "NANOCLAW_DISPATCHER_BACKOFF_SECONDS": "0.2",
         "NANOCLAW_DISPATCHER_SWEEP_SECONDS": "2",
     }
 
