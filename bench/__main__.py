@@ -6,12 +6,12 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench import broker, files, governance, machine, sink
+from bench import broker, files, governance, governed, machine, sink
 from bench.rows import Row, save, show
 from bench.system import home, system
 
 RESULTS = Path(__file__).parent / "results" / "latest.json"
-SECTIONS = ("governance", "broker", "files", "traced", "scale", "start")
+SECTIONS = ("governance", "broker", "files", "traced", "scale", "governed", "start")
 
 
 async def measure(wanted: set[str], console: Console) -> list[Row]:
@@ -39,6 +39,8 @@ async def measure(wanted: set[str], console: Console) -> list[Row]:
             keep(await governance.traced(one))
     if "scale" in wanted:
         keep(await governance.at_scale())
+    if "governed" in wanted:
+        keep(await governed.rows())
     if "start" in wanted:
         keep(await machine.start())
     return found

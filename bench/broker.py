@@ -14,8 +14,9 @@ _numbers = itertools.count()
 # Limits are not what is measured here; `system` is started with these.
 ENVIRON = {
     "NANOCLAW_BROKER_RATE_L1": "100000000",
-    "NANOCLAW_BROKER_QUOTA_L1": "100000000",
-    "NANOCLAW_BROKER_BUSY": "1000",
+    "NANOCLAW_BROKER_HARD_L1": "100000000",
+    "NANOCLAW_BROKER_SOFT_L1": "100000000",
+    "NANOCLAW_BROKER_PENDING": "1000",
 }
 
 

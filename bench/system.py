@@ -5,13 +5,14 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import grpc.aio
 
+from nanoclaw_cli.services import SERVICES, Service
 from nanoclaw_cli.supervisor import Supervisor, read_state
 
 CLEAN = {name: value for name, value in os.environ.items() if not name.startswith(("NANOCLAW_", "OTEL_"))}
@@ -50,10 +51,12 @@ async def home() -> AsyncIterator[Path]:
 
 
 @asynccontextmanager
-async def system(where: Path, environ: Mapping[str, str] | None = None) -> AsyncIterator[System]:
-    """The four services over `where`, serving; quiet logs, no exporter unless `environ` says so."""
+async def system(
+    where: Path, environ: Mapping[str, str] | None = None, services: Sequence[Service] = SERVICES
+) -> AsyncIterator[System]:
+    """The services over `where`, serving; quiet logs, no exporter unless `environ` says so."""
     settings = {**CLEAN, "NANOCLAW_LOG_LEVEL": "ERROR", **(environ or {})}
-    async with Supervisor(where, [sys.executable], settings).running() as supervisor:
+    async with Supervisor(where, [sys.executable], settings, services=services).running() as supervisor:
         yield System(where, supervisor)
 
 

@@ -36,7 +36,8 @@ class Supervisor:
 
     command: what runs a Python module, `[interpreter]`. environ: what each service gets, to which home and, with
     `ports`, a loopback address each are added. backoff: seconds to wait before a crashed service is started again,
-    the next one for each crash in a row. Raises ALREADY_RUNNING where another supervisor holds the home.
+    the next one for each crash in a row. services: in the order of their start.
+    Raises ALREADY_RUNNING where another supervisor holds the home.
     """
 
     home: Path
@@ -45,6 +46,7 @@ class Supervisor:
     ports: bool = False
     notice: Notice = lambda name, what: None
     backoff: Sequence[float] = BACKOFF_SECONDS
+    services: Sequence[Service] = SERVICES
     _processes: dict[str, asyncio.subprocess.Process] = field(default_factory=dict)
     _watches: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     restarts: dict[str, int] = field(default_factory=dict)
@@ -58,9 +60,9 @@ class Supervisor:
             _hold(lock.fileno(), self.home)
             stop_orphans(self.home)
             try:
-                for service in SERVICES:
+                for service in self.services:
                     await self._start(service)
-                await asyncio.gather(*(self._require_serving(service) for service in SERVICES))
+                await asyncio.gather(*(self._require_serving(service) for service in self.services))
                 yield self
             finally:
                 await self.stop()
@@ -132,7 +134,7 @@ class Supervisor:
             watch.cancel()
         await asyncio.gather(*self._watches.values(), return_exceptions=True)
         self._watches.clear()
-        for service in reversed(SERVICES):
+        for service in reversed(self.services):
             process = self._processes.pop(service.name, None)
             if process is None or process.returncode is not None:
                 continue
