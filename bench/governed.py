@@ -27,6 +27,7 @@ VENV = HERE / ".venv-dbos"
 REQUIREMENTS = HERE.parent / "requirements" / "bench-dbos.txt"
 # What a caller or an agent was told is durable: requests answered, files taken, and the dispatcher's own facts.
 COUNTED = ("gov_requests", "ipc_requests", "dispatch_activities")
+UNLIMITED = {"NANOCLAW_GOVERNANCE_RATE_FACTOR": "1000000"}
 _numbers = itertools.count()
 
 
@@ -47,7 +48,7 @@ async def rows() -> list[Row]:
     python = await asyncio.to_thread(dbos_python)
     others = [service for service in SERVICES if service.name != "dispatcher"]
     found: list[tuple[float, float, float]] = []
-    async with home() as where, system(where, services=others) as one:
+    async with home() as where, system(where, UNLIMITED, others) as one:
         settings = load({"NANOCLAW_HOME": str(where), "NANOCLAW_DISPATCHER_MAX_CONTAINERS": "32"})
         telemetry = setup("dispatcher", {**CLEAN, "NANOCLAW_LOG_LEVEL": "ERROR"})
         ready = asyncio.Event()

@@ -25,8 +25,9 @@ def test_every_gate_has_its_approver() -> None:
 
 def test_rates_are_those_of_the_design() -> None:
     """Transitions: main 60 a minute, others 30; approvals: main 30, others 20."""
-    assert [policy.rate("transition", group) for group in ("main", "developer")] == [60, 30]
-    assert [policy.rate("approve", group) for group in ("main", "developer")] == [30, 20]
+    assert [policy.Policy().rate("transition", group) for group in ("main", "developer")] == [60, 30]
+    assert [policy.Policy().rate("approve", group) for group in ("main", "developer")] == [30, 20]
+    assert policy.Policy(rate_factor=5).rate("approve", "developer") == 100
 
 
 def test_any_change_of_a_table_changes_the_digest(monkeypatch) -> None:

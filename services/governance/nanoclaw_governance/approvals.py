@@ -51,7 +51,7 @@ def approve(
     if not verdict.changed:
         (standing,) = [approval for approval in live(tx, task_id) if approval.gate == gate]
         return standing, task, False
-    rates.check(tx, act.caller, "approve")
+    rates.check(tx, act.caller, "approve", act.policy)
     approval = Approval(
         id=act.new_id(),
         task_id=task_id,

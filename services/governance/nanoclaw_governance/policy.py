@@ -98,17 +98,18 @@ class Policy:
     """The tables above, and what an operator's settings say.
 
     strict: the strict requirements hold. trust_main: main may do what else only admins can: override, kill, revive.
+    rate_factor: what the rates of groups are multiplied by, for teams that are larger than those they were made for.
     """
 
     strict: bool = False
     trust_main: bool = False
+    rate_factor: int = 1
     version: str = POLICY_VERSION
 
-
-def rate(action: str, group: str) -> int:
-    """How many facts of the action the group may cause in a minute."""
-    of_main, of_others = RATES[action]
-    return of_main if group == "main" else of_others
+    def rate(self, action: str, group: str) -> int:
+        """How many facts of the action the group may cause in a minute."""
+        of_main, of_others = RATES[action]
+        return (of_main if group == "main" else of_others) * self.rate_factor
 
 
 def digest() -> str:

@@ -7,7 +7,7 @@ from sqlalchemy import bindparam, func, select
 from nanoclaw_core.clock import from_text, to_text
 from nanoclaw_core.errors import Kind, NanoclawError, Violation
 from nanoclaw_core.principal import Caller
-from nanoclaw_governance import policy
+from nanoclaw_governance.policy import Policy
 from nanoclaw_governance.tables import LOG
 from nanoclaw_store import Tx, prepare
 
@@ -25,7 +25,7 @@ _COUNT = prepare(
 )
 
 
-def exceeded(tx: Tx, caller: Caller, action: str) -> Violation | None:
+def exceeded(tx: Tx, caller: Caller, action: str, policy: Policy) -> Violation | None:
     """RATE_LIMITED if the caller is a group that has caused as many of these facts in the last minute as it may."""
     group = caller.group
     if not group:
@@ -40,9 +40,9 @@ def exceeded(tx: Tx, caller: Caller, action: str) -> Violation | None:
     )
 
 
-def check(tx: Tx, caller: Caller, action: str) -> None:
+def check(tx: Tx, caller: Caller, action: str, policy: Policy) -> None:
     """Raises RATE_LIMITED."""
-    if violation := exceeded(tx, caller, action):
+    if violation := exceeded(tx, caller, action, policy):
         raise NanoclawError(
             Kind.EXHAUSTED, violation.code, violation.message, next_step=violation.next_step, retry_after_seconds=60
         )

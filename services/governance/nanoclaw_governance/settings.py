@@ -14,8 +14,9 @@ SHARED = {"home": "NANOCLAW_HOME"}
 @dataclass(frozen=True)
 class Settings:
     """listen: addresses, comma separated; empty: the unix socket of the home. broker: the broker's address; empty: its
-    socket in the home. strict, trust_main: see policy.Policy. heartbeat_seconds: of WatchTasks. drain_seconds: for RPCs
-    under way when stopped. metrics: loopback host:port, empty: none. allow_remote: listen beyond loopback.
+    socket in the home. strict, trust_main, rate_factor: see policy.Policy. heartbeat_seconds: of WatchTasks.
+    drain_seconds: for RPCs under way when stopped. metrics: loopback host:port, empty: none. allow_remote: listen
+    beyond loopback.
     """
 
     home: Path = Path("var")
@@ -24,6 +25,7 @@ class Settings:
     broker_seconds: float = 1.0
     strict: bool = False
     trust_main: bool = False
+    rate_factor: int = 1
     heartbeat_seconds: float = 10.0
     drain_seconds: float = 5.0
     metrics: str = ""
@@ -44,7 +46,7 @@ class Settings:
     @property
     def policy(self) -> Policy:
         """The policy that holds."""
-        return Policy(strict=self.strict, trust_main=self.trust_main)
+        return Policy(strict=self.strict, trust_main=self.trust_main, rate_factor=self.rate_factor)
 
 
 def load(environ: Mapping[str, str]) -> Settings:

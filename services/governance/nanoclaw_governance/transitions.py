@@ -19,7 +19,7 @@ def move(tx: Tx, act: Act, task_id: str, wanted: Move) -> tuple[Task, bool]:
     changes = decision.changes
     if changes is None:
         return task, False
-    rates.check(tx, act.caller, "transition")
+    rates.check(tx, act.caller, "transition", act.policy)
     moved = tasks.change(
         tx, act, task, changes, "transition", from_state=task.state, to_state=wanted.to, reason=wanted.reason
     )
@@ -33,5 +33,5 @@ def move(tx: Tx, act: Act, task_id: str, wanted: Move) -> tuple[Task, bool]:
 def explain_move(tx: Tx, viewer: Caller, subject: Caller, policy: Policy, task_id: str, wanted: Move) -> Explanation:
     """What `move` would answer the subject, as far as the viewer may know. Raises TASK_NOT_FOUND; writes nothing."""
     task = tasks.find(tx, task_id, viewer)
-    limit = rates.exceeded(tx, subject, "transition")
+    limit = rates.exceeded(tx, subject, "transition", policy)
     return explain(task, wanted, subject, policy, (limit,) if limit else ())
