@@ -17,6 +17,7 @@ This module and the shim import the standard library only, and little of it: the
 
 import contextlib
 import fcntl
+import functools
 import json
 import os
 import struct
@@ -109,6 +110,7 @@ def start_time(pid: int) -> int:
     return 0 if fields[0] in (b"Z", b"X") else int(fields[19])
 
 
+@functools.cache
 def boot_id() -> str:
     """This run of the kernel; no process outlives it."""
     with contextlib.suppress(OSError), open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:

@@ -1,6 +1,7 @@
 """Where the code of an agent lies on this machine, so that a sandbox can show it read-only and nothing else."""
 
 import compileall
+import functools
 import os
 import sys
 from pathlib import Path
@@ -28,7 +29,8 @@ _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 _ETC = ("/etc/ld.so.cache", "/etc/alternatives", "/etc/localtime")
 
 
-def system() -> list[str]:
+@functools.cache
+def system() -> tuple[str, ...]:
     """bubblewrap's arguments for the machine's programs and libraries, and the Python that we run on."""
     arguments: list[str] = []
     for folder in map(Path, _SYSTEM):
@@ -41,7 +43,7 @@ def system() -> list[str]:
     for path in dict.fromkeys([sys.base_prefix, sys.prefix]):
         if not _within(path, _SYSTEM):
             arguments += ["--ro-bind", path, path]
-    return [*arguments, "--ro-bind", str(AGENT_KIT), f"{KIT_PARENT}/{AGENT_KIT.name}"]
+    return (*arguments, "--ro-bind", str(AGENT_KIT), f"{KIT_PARENT}/{AGENT_KIT.name}")
 
 
 def compile_kit() -> None:

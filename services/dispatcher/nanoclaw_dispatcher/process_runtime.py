@@ -78,6 +78,7 @@ class ProcessRuntime:
             )
         folder = self._folder(spec.attempt_id)
         if not folder.exists():
+            await asyncio.sleep(0)  # what the caller asks others for at the same time goes out before our file work
             sandbox.check_mounts(spec.group.mounts, self._home)
             try:
                 prepare(spec, folder, group_dir=self._home / "groups" / spec.group.name, sandbox=self._sandbox)

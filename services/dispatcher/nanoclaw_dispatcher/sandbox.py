@@ -1,5 +1,6 @@
 """The sandbox: bubblewrap with an attempt's mounts only, no network, no capabilities, no sight of other processes."""
 
+import functools
 import os
 import shutil
 import stat
@@ -128,10 +129,11 @@ def _base(program: str, extra: Iterable[str], file_size_mb: int) -> list[str]:
     ]
 
 
-def _proc_covers() -> list[str]:
+@functools.cache
+def _proc_covers() -> tuple[str, ...]:
     covers = [(f"/proc/{name}", f"/proc/{name}") for name in _PROC_READ_ONLY]
     covers += [("/dev/null", f"/proc/{name}") for name in _PROC_EMPTY]
-    return [word for source, target in covers if Path(target).exists() for word in ("--ro-bind", source, target)]
+    return tuple(word for source, target in covers if Path(target).exists() for word in ("--ro-bind", source, target))
 
 
 def _copy_instructions(group_dir: Path, folder: Path) -> bool:
