@@ -204,10 +204,10 @@ def check(home: Path, founder: Founder, tasks: dict[str, pb.Task]) -> None:
     assert not overlaps, overlaps[0].read_text()
     with sqlite3.connect(home / "store" / "nanoclaw.db") as database:
         executed = {
-            row[0] for row in database.execute("SELECT task_id FROM ext_calls WHERE status = 'EXECUTED'").fetchall()
+            row[0] for row in database.execute("SELECT task_id FROM ext_calls WHERE state = 'EXECUTED'").fetchall()
         }
         unknown = {
-            row[0] for row in database.execute("SELECT task_id FROM ext_calls WHERE status = 'UNKNOWN'").fetchall()
+            row[0] for row in database.execute("SELECT task_id FROM ext_calls WHERE state = 'UNKNOWN'").fetchall()
         }
     assert executed <= effects.keys(), "an effect was confirmed that did not happen"
     assert effects.keys() <= executed | unknown, "an effect happened that the ledger does not know"
