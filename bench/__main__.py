@@ -6,12 +6,12 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench import broker, files, governance, governed, machine, sink
+from bench import agent_start, broker, files, governance, governed, machine, sink
 from bench.rows import Row, save, show
 from bench.system import home, system
 
 RESULTS = Path(__file__).parent / "results" / "latest.json"
-SECTIONS = ("governance", "broker", "files", "traced", "scale", "governed", "start")
+SECTIONS = ("governance", "broker", "files", "traced", "scale", "governed", "agent", "start")
 
 
 async def measure(wanted: set[str], console: Console) -> list[Row]:
@@ -41,6 +41,8 @@ async def measure(wanted: set[str], console: Console) -> list[Row]:
         keep(await governance.at_scale())
     if "governed" in wanted:
         keep(await governed.rows())
+    if "agent" in wanted:
+        keep(await agent_start.rows())
     if "start" in wanted:
         keep(await machine.start())
     return found
