@@ -6,6 +6,7 @@ import json
 import pytest
 
 from nanoclaw_core.canonical import canonical
+from nanoclaw_governance import approvals
 from nanoclaw_governance.approval import decide, possible_approvers, seen
 from nanoclaw_governance.policy import Policy
 from nanoclaw_governance.transition import Move
@@ -90,6 +91,19 @@ async def test_it_does_not_outlive_rework(kernel, people, refused) -> None:
     approval, _, changed = await kernel.approve(people.security, task)
     assert changed
     assert approval.round == 2
+
+
+async def test_what_is_void_stays_as_it_was_voided(kernel, people) -> None:
+    """Each round voids its own approval; the rows of the rounds before keep when and why."""
+    task = await kernel.at("REVIEW", gate="SECURITY")
+    for _ in range(2):
+        await kernel.approve(people.security, task)
+        task = await kernel.move(people.security, task, "DOING", "again")
+        task = await kernel.move(people.developer, task, "REVIEW")
+    voided = kernel.database.read(lambda tx: approvals.page(tx, task.id, False, "", 10))
+    assert [approval.round for approval in voided] == [1, 2]
+    assert len({approval.voided_at for approval in voided}) == 2
+    assert kernel.actions(task).count("void_approval") == 2
 
 
 async def test_it_does_not_outlive_a_detour_over_blocked(kernel, people) -> None:

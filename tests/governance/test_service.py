@@ -394,6 +394,7 @@ async def test_approvals_are_listed_with_the_tasks_version(service) -> None:
     assert voided.void_reason == "the task entered DOING"
     assert voided.HasField("voided_at")
     assert len((await admin("ListApprovals")).approvals) == 1
+    assert not (await admin("ListApprovals", live_only=True)).approvals
 
 
 async def test_a_task_tells_attempts_override_checklist_and_evidence(service) -> None:

@@ -132,3 +132,18 @@ async def test_watchers_are_counted_and_end_with_the_service(service) -> None:
         await asyncio.wait_for(stream.read(), 10)
     assert caught.value.kind is Kind.UNAVAILABLE
     await stopping
+
+
+async def test_a_restart_loses_nothing(open_service) -> None:
+    """The cursor of before still holds, and what was committed while nobody listened is there."""
+    service = await open_service()
+    await fill(service, 3)
+    stream = service.as_("operator:founder")("WatchTasks", cursor=pb.Cursor(epoch=1, seq=0))
+    rows = await collect(stream, 3)
+    stream.cancel()
+    await fill(service, 2)
+    await service.close()
+    service = await open_service()
+    await fill(service, 1)
+    rows += await collect(service.as_("operator:founder")("WatchTasks", cursor=rows[-1].cursor), 3)
+    assert [row.cursor.seq for row in rows] == [1, 2, 3, 4, 5, 6]
