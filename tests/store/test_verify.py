@@ -17,6 +17,7 @@ from sqlalchemy import bindparam, delete, update
 from nanoclaw_core.clock import utc_now
 from nanoclaw_core.errors import NanoclawError
 from nanoclaw_store import Change, Head, Slice, Tx, prepare, verify
+from nanoclaw_store.chain import Walk
 from nanoclaw_store.log import row_hash, row_text
 from nanoclaw_store.migrations import migrate
 from nanoclaw_store.testing import invariants
@@ -278,6 +279,49 @@ async def test_a_live_database_is_seen_at_one_moment(database, pantry):
     stop = True
     assert await writing > 0
     assert verify(pantry.path).slices[0].rows == database.read(pantry.log.head).seq
+
+
+@pytest.fixture
+def meanwhile(monkeypatch):
+    """`meanwhile(act)`: act runs once, after a verification has read the log and before it reads the tables."""
+
+    def arrange(act) -> None:
+        acts, changes = [act], Walk.changes
+
+        def then_act(walk):
+            yield from changes(walk)
+            while acts:
+                acts.pop()()
+
+        monkeypatch.setattr(Walk, "changes", then_act)
+
+    return arrange
+
+
+def _add_bean(pantry, path) -> None:
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.row_factory = sqlite3.Row
+    connection.execute("BEGIN IMMEDIATE")
+    pantry.bean(Tx(connection, utc_now))
+    connection.execute("COMMIT")
+    connection.close()
+
+
+async def test_what_is_committed_between_log_and_tables_is_not_seen(database, pantry, meanwhile):
+    """One snapshot for both: else a live database would seem to hold more than its log."""
+    await database.write(lambda tx: pantry.new_jar(tx, "a"))
+    meanwhile(lambda: _add_bean(pantry, pantry.path))
+    report = verify(pantry.path)
+    assert (report.findings, report.slices[0].rows) == ((), 1)
+    assert verify(pantry.path).slices[0].rows == 2
+
+
+def test_a_file_that_comes_to_life_while_it_is_verified_is_verified_again(histories, pantry, meanwhile):
+    """It was opened without locks, for it had no WAL; somebody wrote, so what was read may be torn."""
+    path = histories.write([("bean", "a")])
+    meanwhile(lambda: _add_bean(pantry, path))
+    report = verify(path)
+    assert (report.findings, report.slices[0].rows) == ((), 3)
 
 
 async def test_a_backup_is_verified_without_a_trace(database, pantry, tmp_path):
