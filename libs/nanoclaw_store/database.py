@@ -164,7 +164,6 @@ class Database:
                 job.answer.set_result(outcome.value)
             else:
                 job.answer.set_exception(outcome.error)
-                job.answer.exception()  # seen: who is cancelled just now does not want it any more
         if changed:
             self._commits += 1
             self._news()
