@@ -87,7 +87,7 @@ def live(tx: Tx, task_id: str) -> list[Approval]:
 
 
 def page(tx: Tx, task_id: str, live_only: bool, after: str, most: int) -> Sequence[Approval]:
-    """Approvals in the order they were given, of one task or (task_id empty) of all."""
+    """Approvals by id, so in the order they were given to the millisecond; of one task, or (task_id empty) of all."""
     if task_id:
         rows = tx.all(_PAGE, task_id=task_id, live_only=int(live_only), after=after, most=most)
     else:
