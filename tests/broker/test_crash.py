@@ -136,8 +136,9 @@ async def reach(dial: Any, home: Path, principal: str, **options: Any) -> Any:
     return stub
 
 
+@pytest.mark.parametrize("rounds", [2, pytest.param(20, marks=[pytest.mark.crash, pytest.mark.timeout(300)])])
 async def test_killed_under_load_no_effect_happens_twice_and_none_is_lost_unnoticed(
-    home: Path, dial: Any, governance_server: Any
+    home: Path, dial: Any, governance_server: Any, rounds: int
 ) -> None:
     """SIGKILL again and again while 16 callers ask and ask again: the file of effects agrees with what was answered."""
     answered: dict[str, pb.CallResponse] = {}
@@ -164,7 +165,7 @@ async def test_killed_under_load_no_effect_happens_twice_and_none_is_lost_unnoti
                     await asyncio.sleep(0.01)
 
     callers: list[asyncio.Task[None]] = []
-    for round_ in range(6):
+    for round_ in range(rounds):
         with process(home) as running:
             founder = await reach(dial, home, "operator:founder")
             if not callers:
@@ -176,7 +177,7 @@ async def test_killed_under_load_no_effect_happens_twice_and_none_is_lost_unnoti
             goal = len(answered) + 40
             while len(answered) < goal:
                 await asyncio.sleep(0.005)
-            if round_ == 5:
+            if round_ == rounds - 1:
                 done.set()
                 await asyncio.gather(*callers)
                 running.send_signal(signal.SIGTERM)

@@ -98,7 +98,7 @@ def grant_json(grant: Capability) -> str:
 def executed(call_id: str, kind: Kind, result: Result, notes: dict[str, str], secrets: Secrets) -> Ended:
     """It worked. What can't be passed on fails a call that changed nothing, and is left out of one that did."""
     try:
-        text = _encode(result.data)
+        text = _encode(secrets.scrub_value(result.data))
         text.encode()
     except (ValueError, TypeError, RecursionError):
         return _not_passed_on(call_id, kind, notes, "ANSWER_NOT_JSON", "the answer is not JSON")
@@ -118,7 +118,7 @@ def executed(call_id: str, kind: Kind, result: Result, notes: dict[str, str], se
 
 
 def _scrub_json(text: str, secrets: Secrets) -> str:
-    """What is replaced lies inside a string, or else nothing of it is passed on."""
+    """A secret may also be a number, or spread over several values: then nothing of the answer is passed on."""
     scrubbed = secrets.scrub(text)
     if scrubbed != text:
         try:

@@ -1,10 +1,12 @@
 """The secrets that the broker alone can read: its own key, those of the providers, and keeping them out of answers."""
 
 import base64
+import json
 import os
 import re
 import secrets as random
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote, quote_plus
 
 from pydantic import SecretStr
@@ -53,12 +55,22 @@ class Secrets:
         """The text with every secret held replaced, as it is and in the usual encodings."""
         return self._pattern.sub(SCRUBBED, text) if self._pattern is not None else text
 
+    def scrub_value(self, value: Any) -> Any:
+        """A JSON value with every text in it scrubbed, names of members too."""
+        if isinstance(value, str):
+            return self.scrub(value)
+        if isinstance(value, list | tuple):
+            return [self.scrub_value(one) for one in value]
+        if isinstance(value, dict):
+            return {self.scrub_value(name): self.scrub_value(one) for name, one in value.items()}
+        return value
+
 
 def encodings(value: str) -> set[str]:
     """How a secret may look in a text: plain, URL-encoded, hexadecimal, in JSON, inside base64 at any offset."""
     raw = value.encode()
     forms = {value, quote(value, safe=""), quote_plus(value), raw.hex(), raw.hex().upper()}
-    forms.add(value.replace("\\", "\\\\").replace('"', '\\"'))
+    forms |= {json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]}
     for offset in range(3):
         for encode in (base64.b64encode, base64.urlsafe_b64encode):
             # Characters that also depend on what stands before or after the secret are left out.

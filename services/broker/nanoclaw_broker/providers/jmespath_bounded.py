@@ -4,6 +4,8 @@ The library alone lets `[@,@][]|[@,@][]|…` double a list with every step, and 
 trees. Here every step, every element made and every node looked at costs, and the purse is small.
 """
 
+import warnings
+from functools import lru_cache
 from typing import Any
 
 from jmespath.exceptions import JMESPathError  # type: ignore[import-untyped]
@@ -27,10 +29,13 @@ class TooMuchWork(Exception):
         super().__init__("the expression takes too much work on this data")
 
 
+@lru_cache(maxsize=256)
 def compile_expression(expression: str) -> Any:
-    """The parsed expression; the library keeps the last ones. Raises NotAnExpression."""
+    """The parsed expression. Raises NotAnExpression."""
     try:
-        return Parser().parse(expression).parsed
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a deprecated form of literals
+            return Parser().parse(expression).parsed
     except JMESPathError as error:
         where = getattr(error, "lex_position", None)
         raise NotAnExpression("not a JMESPath expression" + ("" if where is None else f", at {where}")) from None
