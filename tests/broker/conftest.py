@@ -36,6 +36,7 @@ class Governance(governance_pb2_grpc.GovernanceServiceServicer):
         self.tasks: dict[str, gov.Task] = {}
         self.live: dict[str, list[gov.Gate.ValueType]] = {}
         self.asked: list[str] = []
+        self.behind = 0
         self.on_get: Callable[[], Awaitable[Any] | None] = lambda: None
 
     def put(self, id: str, **fields: Any) -> gov.Task:
@@ -55,9 +56,10 @@ class Governance(governance_pb2_grpc.GovernanceServiceServicer):
         return gov.GetTaskResponse(task=self.tasks[request.task_id])
 
     async def ListApprovals(self, request: Any, context: Any) -> gov.ListApprovalsResponse:
+        behind, self.behind = self.behind, 0
         return gov.ListApprovalsResponse(
             approvals=[gov.Approval(gate=gate) for gate in self.live.get(request.task_id, [])],
-            task_version=self.tasks[request.task_id].version,
+            task_version=self.tasks[request.task_id].version + behind,
         )
 
 

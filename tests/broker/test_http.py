@@ -3,12 +3,20 @@
 import asyncio
 import ipaddress
 import json
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -21,7 +29,7 @@ Answer = Callable[[str, dict[str, str]], bytes]
 
 
 @asynccontextmanager
-async def server(answer: Answer, host: str = "127.0.0.1") -> AsyncIterator[tuple[int, list[str]]]:
+async def server(answer: Answer, tls: ssl.SSLContext | None = None) -> AsyncIterator[tuple[int, list[str]]]:
     """An HTTP server; answers its port and the request lines it has seen."""
     seen: list[str] = []
 
@@ -38,7 +46,7 @@ async def server(answer: Answer, host: str = "127.0.0.1") -> AsyncIterator[tuple
         finally:
             writer.close()
 
-    listening = await asyncio.start_server(serve, host, 0)
+    listening = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
     try:
         yield listening.sockets[0].getsockname()[1], seen
     finally:
@@ -271,6 +279,54 @@ async def test_redirects_are_checked_like_the_first_url(location: str, code: str
             await fetch(f"http://start.test:{port}/", f"start.test:{port}, inside.test", names)
         assert raised.value.code == code
         assert len(seen) == (6 if code == "TOO_MANY_REDIRECTS" else 1)
+
+
+async def test_a_redirect_does_not_leave_https() -> None:
+    """What was asked for over TLS is not then fetched in the clear."""
+    made = provider(Environment(home=Path("/nowhere"), http_allow="a.test"))
+    (acting, _) = made.actions
+    with pytest.raises(ActionFailed) as raised:
+        acting._next(httpx.URL("https://a.test/"), "http://a.test/", 1)
+    assert raised.value.code == "REDIRECT_NOT_ALLOWED"
+    assert acting._next(httpx.URL("https://a.test/x"), "y", 1) == httpx.URL("https://a.test/y")
+
+
+def make_certificate(folder: Path, name: str) -> ssl.SSLContext:
+    """A self-signed certificate for a name, in `folder`/cert.pem, and a server's context with it."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(subject, subject, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    (folder / "cert.pem").write_bytes(certificate.public_bytes(Encoding.PEM))
+    (folder / "key.pem").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(folder / "cert.pem", folder / "key.pem")
+    return tls
+
+
+@pytest.mark.parametrize(("host", "reached"), [("tls.test", True), ("other.test", False)])
+async def test_certificates_are_checked_against_the_name(
+    host: str, reached: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The connection goes to the address that was checked, the certificate must be that of the name in the URL."""
+    tls = make_certificate(tmp_path, "tls.test")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "cert.pem"))
+    names = Names(tls_test=[["127.0.0.1"]], other_test=[["127.0.0.1"]])
+    async with server(lambda *_: reply(), tls=tls) as (port, seen):
+        fetching = fetch(f"https://{host}:{port}/", f"{host}:{port}", names)
+        if reached:
+            assert (await fetching).data["status"] == 200
+        else:
+            with pytest.raises(ActionFailed) as raised:
+                await fetching
+            assert (raised.value.code, seen) == ("CONNECTION_FAILED", [])
 
 
 async def test_a_redirect_within_the_list_is_followed() -> None:

@@ -1,6 +1,7 @@
 """The provider json: what expressions may do, and that none can hold the broker up."""
 
 import contextlib
+import json
 import time
 from typing import Any
 
@@ -57,11 +58,11 @@ def test_what_makes_no_sense_is_refused_without_showing_data(expression: str) ->
 
 HOSTILE = {
     "doubling a list": ("|".join(["[@,@][]"] * 300), [1]),
-    "a tree of shared nodes": ("|".join(["[@,@]"] * 400), 1),
-    "comparing shared trees": ("|".join(["[@,@]"] * 40) + " == " + "|".join(["[@,@]"] * 40), 1),
+    "a tree of shared nodes": ("|".join(["[@,@]"] * 60), 1),
+    "comparing shared trees": ("(" + "|".join(["[@,@]"] * 40) + ") == (" + "|".join(["[@,@]"] * 40) + ")", 1),
     "printing a shared tree": ("to_string(" + "|".join(["[@,@]"] * 40) + ")", 1),
     "a shared tree inside contains": ("contains([@], " + "|".join(["[@,@]"] * 40) + ")", 1),
-    "joining with a long separator": ("join(@[0], @[1])", ["x" * 300_000, ["y"] * 100_000]),
+    "joining with a long separator": ("join(@[0], @[1])", ["x" * 900_000, ["y"] * 2_000]),
     "maps in maps": ("[*].[*].[*].[*]|" * 5 + "@", [[[[1] * 30] * 30] * 30] * 30),
     "nested comparators": ("(" * 200 + "@" + "==@)" * 200, {"a": [1] * 1000}),
     "sorting by an expensive key": ("sort_by(@, &to_string(@))", [{"a": "x" * 1000} for _ in range(5000)]),
@@ -76,7 +77,7 @@ def test_no_expression_takes_long(name: str) -> None:
     began = time.process_time()
     try:
         value = run(expression, data)
-        assert len(str(value)) < 10_000_000
+        assert len(json.dumps(value)) < 10_000_000
     except (TooMuchWork, NotAnExpression):
         pass
     assert time.process_time() - began < TOO_LONG_SECONDS
@@ -90,7 +91,7 @@ values = st.recursive(
 tokens = st.lists(
     st.sampled_from(
         ["@", "a", "b", ".", "[", "]", "[]", "*", "[*]", "?", "|", "||", "&&", "!", "&", "(", ")", ",", "{", "}", ":",
-         "==", "`1`", "`[1]`", "'x'", "0", "-1", "sort_by(", "sum(", "to_string(", "map(&", "join('',", "length(", "keys("]
+         "==", "`1`", "`[1]`", "'x'", "0", "sort_by(", "sum(", "to_string(", "map(&", "join('',", "length(", "keys("]
     ),
     max_size=12,
 ).map("".join)  # fmt: skip

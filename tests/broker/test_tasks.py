@@ -110,3 +110,13 @@ async def test_a_stale_reading_is_not_claimed_on(
     assert reading.fresh(101.0)
     assert not reading.fresh(101.1)
     assert (reading.task.bound_attempt, reading.task.live_gates) == ("nc-1", frozenset())
+
+
+async def test_task_and_approvals_are_of_the_same_version(broker: Any, governance: Any) -> None:
+    """A task that moved between the two answers is read again."""
+    governance.put("t1")
+    governance.live["t1"] = [gov.GATE_SECURITY]
+    governance.behind = 1
+    await broker.grant("count", L2, requires_task_gate="Security")
+    assert (await broker.call("count", "add", task_id="t1")).code == "OK"
+    assert len(governance.asked) == 3  # before the grant was chosen, with the approvals, and again

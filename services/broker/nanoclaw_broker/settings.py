@@ -27,8 +27,8 @@ class Settings:
     metrics: str = ""
     http_allow: str = ""
     call_seconds: float = 25.0
-    drain_seconds: float = 5.0
-    grace_seconds: float = 5.0
+    drain_seconds: float = 4.0
+    grace_seconds: float = 3.0
     lock_seconds: float = 10.0
     pending: int = 5
     rate_l1: int = 20
