@@ -97,6 +97,18 @@ async def test_a_task_is_created_once_whenever_the_gateway_dies(world: Any, step
     assert world.rows("SELECT count(*) FROM ipc_requests WHERE file_name = 'one.json'") == [(1,)]
 
 
+async def test_what_was_recorded_is_what_is_answered(world: Any) -> None:
+    """Though the same request would be decided otherwise by now."""
+    async with world.running():
+        pass
+    agent = world.mailbox()
+    move = {"type": "gov_transition", "taskId": "t-1", "toState": "READY"}
+    await die(world, after_record, lambda: agent.write(move, "move.json"))
+    await agent_create(world, agent)
+    assert (await agent.answer("move"))["code"] == "TASK_NOT_FOUND"
+    assert world.rows("SELECT code FROM ipc_requests WHERE file_name = 'move.json'") == [("TASK_NOT_FOUND",)]
+
+
 @pytest.mark.parametrize("step", STEPS)
 async def test_a_call_is_made_once_whenever_the_gateway_dies(world: Any, step: Callable[[Any, Stop], None]) -> None:
     """Under the agent's own request_id, its signature checked again."""

@@ -13,6 +13,7 @@ import pytest
 from asyncinotify import Mask
 
 from nanoclaw.gateway.v1 import gateway_pb2 as gateway
+from nanoclaw_ipc_gateway.seats import SETTLES
 
 GOOD = {"type": "gov_create", "title": "good", "task_type": "BUG"}
 OUTSIDE = "outside-secret"
@@ -229,6 +230,17 @@ async def test_hundreds_of_bad_files_delay_a_good_one_by_little(served: Any) -> 
     assert time.monotonic() - began < 8
     for number in range(300):
         await agent.answer(f"bad-{number}")
+
+
+async def test_half_written_files_hold_no_worker(world: Any) -> None:
+    """However many there are and however long they are waited for; past the seats they are not waited for at all."""
+    async with world.running(settle_seconds=30.0, drain_seconds=0.0):
+        agent = world.mailbox()
+        for number in range(40):
+            agent.write(b"{", f"half-{number}.json")
+        assert (await agent.ask(GOOD))["status"] == "executed"
+        answered = [path.name for path in (agent.path / "responses").iterdir() if path.name.startswith("half")]
+        assert len(answered) == 40 - SETTLES
 
 
 async def test_quarantine_is_capped_for_each_group(world: Any) -> None:

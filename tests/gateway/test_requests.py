@@ -1,6 +1,7 @@
 """Requests as files, from the agent's side: each type that is served, and what is answered."""
 
 import asyncio
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -152,6 +153,30 @@ async def test_requests_about_one_task_are_worked_on_in_the_order_of_writing(ser
     answers = [await agent.answer(name) for name in names]
     assert [answer["status"] for answer in answers] == ["executed"] * 21
     assert [answer["data"]["version"] for answer in answers] == list(range(1, 22))
+
+
+async def test_a_slow_request_is_not_overtaken_by_the_next_about_its_task(served: Any) -> None:
+    """But one about another task need not wait for it."""
+    second = asyncio.Event()
+
+    async def linger(rpc: str) -> None:
+        if len(served.governance.faults.calls) > 1:
+            second.set()
+        else:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(second.wait(), 0.3)
+
+    served.governance.faults.before = linger
+    agent = served.mailbox()
+    create = agent.write({**CREATE, "id": "t-1"})
+    move = agent.write({"type": "gov_transition", "taskId": "t-1", "toState": "TRIAGED"})
+    assert (await agent.answer(move))["status"] == "executed"
+    assert (await agent.answer(create))["status"] == "executed"
+    served.governance.faults.calls.clear()
+    second.clear()
+    slow, other = agent.write({**CREATE, "id": "t-2"}), agent.write({**CREATE, "id": "t-3"})
+    assert [(await agent.answer(name))["status"] for name in (other, slow)] == ["executed", "executed"]
+    assert second.is_set()
 
 
 async def test_a_slow_call_holds_up_nobody(served: Any) -> None:

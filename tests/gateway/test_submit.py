@@ -146,10 +146,11 @@ async def test_what_is_not_in_quarantine_can_not_be_retried(served: Any, file_id
 async def test_another_groups_name_does_not_open_a_quarantined_file(served: Any) -> None:
     """The group is part of the id."""
     file = await quarantine(served, b"[]")
-    with pytest.raises(NanoclawError):
+    with pytest.raises(NanoclawError) as refusal:
         await served.stub().RetryQuarantined(
             gateway.RetryQuarantinedRequest(request_id="q", id=file.id.replace("developer", "main"))
         )
+    assert refusal.value.reason == "QUARANTINED_NOT_FOUND"
 
 
 async def test_of_a_file_that_was_not_read_only_the_record_is_kept(served: Any) -> None:
