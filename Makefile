@@ -38,7 +38,7 @@ status: $(READY) ## what is running and where the tasks are
 	@$(BIN)/nanoclaw status
 
 test: $(READY) ## the tests (under two minutes)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 test-crash: $(READY) ## the crash sweep: services and agents killed at random moments (under ten minutes)
 	$(BIN)/python -m pytest -m crash --timeout 900
