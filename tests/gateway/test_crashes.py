@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from nanoclaw.gateway.v1 import gateway_pb2 as gateway
+from nanoclaw.governance.v1 import governance_pb2 as governance
 from nanoclaw_core.errors import Kind, NanoclawError
 
 CREATE = {"type": "gov_create", "title": "once", "task_type": "BUG"}
@@ -104,8 +105,9 @@ async def test_what_was_recorded_is_what_is_answered(world: Any) -> None:
     agent = world.mailbox()
     move = {"type": "gov_transition", "taskId": "t-1", "toState": "READY"}
     await die(world, after_record, lambda: agent.write(move, "move.json"))
-    await agent_create(world, agent)
-    assert (await agent.answer("move"))["code"] == "TASK_NOT_FOUND"
+    world.governance.tasks["t-1"] = governance.Task(id="t-1", version=1)
+    async with world.running():
+        assert (await agent.answer("move"))["code"] == "TASK_NOT_FOUND"
     assert world.rows("SELECT code FROM ipc_requests WHERE file_name = 'move.json'") == [("TASK_NOT_FOUND",)]
 
 
