@@ -51,10 +51,21 @@ def before_record(world: Any, stop: Stop) -> None:
 
 
 def after_record(world: Any, stop: Stop) -> None:
-    world.gateway.intake._concluder.deliver = stop.fail
+    concluder = world.gateway.intake._concluder
+    concluder.deliver = concluder._deliver_in = stop.fail
+
+
+def while_answering(world: Any, stop: Stop) -> None:
+    def overwrite(claim: Any, *_: Any) -> bool:
+        (world.home / "ipc" / ".claimed" / claim.name).write_bytes(b'{"request_id":"half of the ans')
+        return bool(stop.fail())
+
+    concluder = world.gateway.intake._concluder
+    concluder.deliver = concluder._deliver_in = overwrite
 
 
 def after_answer(world: Any, stop: Stop) -> None:
+    world.gateway.intake._concluder._deliver_in = lambda *_: False
     world.gateway.intake._home.claims.discard = stop.fail
 
 
@@ -64,6 +75,7 @@ STEPS: list[Callable[[Any, Stop], None]] = [
     after_effect,
     before_record,
     after_record,
+    while_answering,
     after_answer,
 ]
 
@@ -182,7 +194,7 @@ async def test_an_answer_that_can_not_be_delivered_is_delivered_later(served: An
     """The sweep tries again, from what was recorded; nothing is done twice."""
     agent = served.mailbox()
     mailbox = served.box("developer").mailbox
-    respond, mailbox.respond = mailbox.respond, Stop().fail
+    respond, mailbox.respond, mailbox.respond_in = mailbox.respond, Stop().fail, Stop().fail
     agent.write(CREATE, "one.json")
     await served.until(lambda: served.rows("SELECT 1 FROM ipc_answers"))
     mailbox.respond = respond

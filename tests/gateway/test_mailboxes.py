@@ -1,6 +1,7 @@
 """Mailboxes: made as agents expect them, opened for an attempt, drained and closed after it."""
 
 import asyncio
+import json
 import os
 import re
 import stat
@@ -191,6 +192,39 @@ def test_directories_go_to_whom_they_are_configured_for(tmp_path: Path) -> None:
         assert (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (10001, 0, 0o700)
     mailbox.close()
     home.close()
+
+
+async def test_a_request_becomes_its_own_answer(served: Any) -> None:
+    """No file is made and none removed; what a file of another mode and age becomes is like any other answer."""
+    agent = served.mailbox()
+    temporary = agent.path / "tasks" / "x.tmp"
+    temporary.write_text(json.dumps({**CREATE, "metadata": {"long": "x" * 5000}}))
+    temporary.chmod(0o666)
+    before = temporary.stat().st_ino
+    temporary.rename(agent.path / "tasks" / "x.json")
+    assert (await agent.answer("x"))["status"] == "executed"
+    path = agent.path / "responses" / "x.json"
+    assert (path.stat().st_ino, mode(path)) == (before, 0o640)
+    assert list((served.home / "ipc" / ".claimed").iterdir()) == []
+
+
+async def test_a_request_that_got_a_second_name_is_not_written_to(served: Any) -> None:
+    """An agent that keeps a file open can link it anew; the answer then is a file of its own."""
+    agent = served.mailbox()
+    holding = asyncio.Event()
+
+    async def hold(rpc: str) -> None:
+        await holding.wait()
+
+    served.governance.faults.before = hold
+    agent.write(CREATE, "x.json")
+    await served.until(lambda: served.governance.faults.calls)
+    (claimed,) = (served.home / "ipc" / ".claimed").iterdir()
+    os.link(claimed, agent.path / "kept")
+    content = claimed.read_bytes()
+    holding.set()
+    assert (await agent.answer("x"))["status"] == "executed"
+    assert (agent.path / "kept").read_bytes() == content
 
 
 async def test_the_secret_survives_a_restart(world: Any) -> None:

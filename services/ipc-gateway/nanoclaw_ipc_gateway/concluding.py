@@ -56,11 +56,23 @@ class Concluder:
         """
         letter, answer = outcome.letter, outcome.answer
         text = answer.text(letter.name, clock.to_text(self._now()))
-        if answer.code != "RATE_LIMITED":  # nothing was decided then, and a flood must not fill the log
+        decided = answer.code != "RATE_LIMITED"  # nothing was decided then, and a flood must not fill the log
+        if decided:
             await self._record(claim, mailbox, outcome, text)
-        self.deliver(claim, mailbox, letter.name, text)
+        if not (decided and outcome.still and self._deliver_in(claim, mailbox, letter.name, text)):
+            self.deliver(claim, mailbox, letter.name, text)
         self._tell(claim, mailbox, outcome, began_ns)
         return text
+
+    def _deliver_in(self, claim: Claim, mailbox: Mailbox, name: str, text: str) -> bool:
+        """Answers with the request's own file; False where that can't be."""
+        if not name or claim.source == "submit":
+            return False
+        try:
+            mailbox.respond_in(self._home.claims, claim, name, text.encode())
+        except OSError:
+            return False
+        return True
 
     def deliver(self, claim: Claim, mailbox: Mailbox, name: str, text: str) -> None:
         """Answers, then forgets the claim; what can't be delivered now is tried again by the sweep."""

@@ -35,12 +35,15 @@ PATIENCE = 10
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a claimed file came to. raw: what was read, if anything was. place: of its span."""
+    """What a claimed file came to. place: of its span. raw: what was read, if anything was. still: it was whole at the
+    first look, so that nobody should be writing to it any more.
+    """
 
     letter: Letter
     answer: Answer
     place: Place
     raw: bytes | None = None
+    still: bool = False
 
 
 class Decider:
@@ -64,6 +67,7 @@ class Decider:
             letter = unread(claim, limited, size) if size > LARGE else (await self._read(claim, mailbox, worker))[0]
             return Outcome(letter, refused(limited), place(mailbox.origin.trace, None))
         letter, raw = await self._read(claim, mailbox, worker)
+        still = letter.error is None
         if letter.error is not None and letter.error.reason in UNSETTLED:
             with worker.settling() as allowed:
                 if allowed:
@@ -72,7 +76,8 @@ class Decider:
         if letter.error is not None:
             return Outcome(letter, refused(letter.error), spot, raw)
         with under(spot.span):
-            return Outcome(letter, await self._answer(letter, claim, mailbox, worker, deadline), spot, raw)
+            answer = await self._answer(letter, claim, mailbox, worker, deadline)
+        return Outcome(letter, answer, spot, raw, still)
 
     async def _read(self, claim: Claim, mailbox: Mailbox, worker: Worker) -> tuple[Letter, bytes | None]:
         try:

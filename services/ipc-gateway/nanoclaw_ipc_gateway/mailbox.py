@@ -9,7 +9,7 @@ from pathlib import Path
 
 from nanoclaw_core.errors import Kind, NanoclawError
 from nanoclaw_ipc_gateway import folders
-from nanoclaw_ipc_gateway.claims import Claims
+from nanoclaw_ipc_gateway.claims import Claim, Claims
 from nanoclaw_ipc_gateway.folders import Owners
 from nanoclaw_telemetry import TraceContext
 
@@ -127,6 +127,10 @@ class Mailbox:
     def respond(self, name: str, answer: bytes) -> None:
         """Makes `responses/{name}.json` appear. Raises OSError."""
         folders.put(self._held["responses"], f"{name}.json", answer, _FILE, self._owners)
+
+    def respond_in(self, claims: Claims, claim: Claim, name: str, answer: bytes) -> None:
+        """The same with the request's own file; see Claims.become. Raises OSError."""
+        claims.become(claim, answer, self._held["responses"], f"{name}.json", _FILE, self._owners)
 
     def show(self, name: str, snapshot: bytes) -> None:
         """Replaces a snapshot. Raises OSError."""
