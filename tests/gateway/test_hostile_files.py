@@ -183,7 +183,10 @@ async def test_a_half_written_file_is_waited_for(served: Any) -> None:
         path.rename(agent.path / "tasks" / "slow2.json")  # seen now, with ten bytes in it
         assert (await agent.ask(GOOD))["status"] == "executed"
         file.write(raw[10:])
-    assert (await agent.answer("slow2"))["status"] == "executed"
+        answer = await agent.answer("slow2")
+        assert answer["status"] == "executed"
+        file.write(b" " * 10_000)  # into its own file, which the answer is not
+        assert await agent.answer("slow2") == answer
     assert {task.title for task in served.governance.tasks.values()} == {"good", "slow"}
 
 
