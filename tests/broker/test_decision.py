@@ -23,7 +23,6 @@ from nanoclaw_broker.remedy import remedy
 NOW = "2026-11-21T12:00:00.000000Z"
 HORIZON = "2026-11-21T11:59:00.000000Z"
 RECENT = "2026-11-21T11:59:30.000000Z"
-MIDNIGHT = "2026-11-22T00:00:00.000000Z"
 LATER, BEFORE = "2026-11-22T12:00:00.000000Z", "2026-11-20T12:00:00.000000Z"
 
 LEVELS = {"look": Level.L1, "add": Level.L2, "drop": Level.L2, "launch": Level.L3}
@@ -41,8 +40,6 @@ def facts(action: str = "add", **changes: Any) -> Facts:
         ),
         skill=Skill(("count", "json"), LEVELS),
         now=NOW,
-        rate_horizon=HORIZON,
-        midnight=MIDNIGHT,
         capabilities=(HELD,),
     )
     return replace(base, **changes)

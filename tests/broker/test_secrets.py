@@ -122,6 +122,18 @@ def test_scrubbing_leaves_other_text_alone(tmp_path: Path) -> None:
         secrets.get("other")
 
 
+async def test_a_secret_that_is_a_number_or_spans_values_is_not_passed_on(start: Any, counter: Any, home: Path) -> None:
+    """What only shows in the encoded answer is found there; what would no longer be JSON then is left out whole."""
+    plant(home, "12345678901234")
+    plant(home, 'first","second', name="other_token")
+    async with start() as broker:
+        await broker.grant("locked", 2)
+        for data, passed_on in (({"n": 12345678901234}, SCRUBBED), (["first", "second"], [SCRUBBED])):
+            counter.look.then = lambda _, data=data: Result(data)
+            answer = await broker.call("locked", "look")
+            assert json.loads(answer.data_json) == passed_on
+
+
 @pytest.mark.parametrize(
     ("value", "mode", "reason"), [("short", 0o600, "SECRET_TOO_SHORT"), (PLANTED, 0o644, "SECRET_EXPOSED")]
 )

@@ -4,7 +4,6 @@ import hashlib
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import bindparam, func, insert, select, update
@@ -13,9 +12,8 @@ from sqlalchemy.dialects.sqlite import insert as upsert
 from nanoclaw_broker import capabilities
 from nanoclaw_broker.facts import Ask, Facts, Recorded, Skill, Task, Usage
 from nanoclaw_broker.ledger import PENDING, Kind, State, first_state
-from nanoclaw_broker.policy import POLICY_VERSION, RATE_SECONDS, Level, Limits
+from nanoclaw_broker.policy import POLICY_VERSION, Level, Limits
 from nanoclaw_broker.tables import LOG, answers, calls, refusals
-from nanoclaw_core.clock import from_text, to_text
 from nanoclaw_store import Change, Tx, prepare
 
 BROKER = "service:broker"
@@ -84,13 +82,10 @@ def gather(tx: Tx, ask: Ask, skill: Skill, limits: Limits, task: Task | None, *,
     keyed = None
     if ask.idempotency_key:
         keyed = tx.one(_KEYED, group_name=ask.group, idempotency_key=ask.idempotency_key)
-    moment = from_text(now)
     return Facts(
         ask=ask,
         skill=skill,
         now=now,
-        rate_horizon=to_text(moment - timedelta(seconds=RATE_SECONDS)),
-        midnight=to_text((moment + timedelta(days=1)).replace(hour=0, minute=0, second=0, microsecond=0)),
         seen=_as_recorded(seen),
         keyed=_as_recorded(keyed),
         usage=_usage(tx, ask.group, level, limits, now),
@@ -113,7 +108,8 @@ def _usage(tx: Tx, group: str, level: Level, limits: Limits, now: str) -> Usage:
         return Usage(pending)
     # The claims are numbered, so the one that lies a whole rate ago is found at once, whatever the rate.
     number, of_day, at = last
-    edge = tx.one(_CLAIM, group_name=group, level=level.value, number=number - limits.rate_for(group, level) + 1)
+    a_rate_ago = number - limits.rate_for(group, level) + 1
+    edge = tx.one(_CLAIM, group_name=group, level=level.value, number=a_rate_ago) if a_rate_ago > 0 else None
     return Usage(
         pending=pending,
         claims=number,

@@ -74,13 +74,17 @@ def as_capability(row: sqlite3.Row) -> Capability:
         group=row["group_name"],
         provider=row["provider"],
         level=Level(row["access_level"]),
-        allowed=tuple(json.loads(row["allowed_actions"])),
-        denied=tuple(json.loads(row["denied_actions"])),
+        allowed=_names(row["allowed_actions"]),
+        denied=_names(row["denied_actions"]),
         requires_task_gate=row["requires_task_gate"],
         product_id=row["product_id"],
         expires_at=row["expires_at"],
         id=row["id"],
     )
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return () if text == "[]" else tuple(json.loads(text))
 
 
 def find(tx: Tx, group: str, provider: str, product_id: str) -> sqlite3.Row | None:

@@ -3,10 +3,12 @@
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 
 from nanoclaw_broker.capability import Capability
 from nanoclaw_broker.ledger import State
-from nanoclaw_broker.policy import Level, Limits
+from nanoclaw_broker.policy import RATE_SECONDS, Level, Limits
+from nanoclaw_core.clock import from_text, to_text
 
 
 class Signature(enum.Enum):
@@ -123,15 +125,13 @@ class Usage:
 class Facts:
     """Everything that `call.decide` looks at.
 
-    now, rate_horizon (now less the rate's window), midnight (the next one): TEXT. task: None where none was named, and
+    now: TEXT. task: None where none was named, and
     `task_read` False where one was named and governance has not been asked yet.
     """
 
     ask: Ask
     skill: Skill
     now: str
-    rate_horizon: str = ""
-    midnight: str = ""
     seen: Recorded | None = None
     keyed: Recorded | None = None
     usage: Usage = Usage()
@@ -139,6 +139,17 @@ class Facts:
     task: Task | None = None
     task_read: bool = True
     limits: Limits = field(default_factory=Limits)
+
+    @property
+    def rate_horizon(self) -> str:
+        """The moment before which claims no longer count for the rate, TEXT."""
+        return to_text(from_text(self.now) - timedelta(seconds=RATE_SECONDS))
+
+    @property
+    def midnight(self) -> str:
+        """The next one (UTC), TEXT."""
+        tomorrow = from_text(self.now) + timedelta(days=1)
+        return to_text(tomorrow.replace(hour=0, minute=0, second=0, microsecond=0))
 
     @property
     def level(self) -> Level:
