@@ -13,6 +13,7 @@ from nanoclaw.broker.v1 import broker_pb2_grpc
 _numbers = itertools.count()
 # Limits are not what is measured here; `system` is started with these.
 ENVIRON = {
+    "NANOCLAW_GATEWAY_PER_MINUTE": "0",
     "NANOCLAW_BROKER_RATE_L1": "100000000",
     "NANOCLAW_BROKER_HARD_L1": "100000000",
     "NANOCLAW_BROKER_SOFT_L1": "100000000",

@@ -18,7 +18,7 @@ IDLE_SECONDS = 10.0
 def write(mailbox: Path) -> Path:
     """Writes a request as an agent does, and answers where its response will be."""
     name = f"bench-{next(_numbers)}"
-    body = json.dumps({"type": "gov_transition", "taskId": "no-such-task", "toState": "REVIEW", "request_id": name})
+    body = json.dumps({"type": "gov_transition", "taskId": f"no-such-{name}", "toState": "REVIEW", "request_id": name})
     temporary = mailbox / "tasks" / f"{name}.tmp"
     temporary.write_text(body)
     temporary.rename(mailbox / "tasks" / f"{name}.json")

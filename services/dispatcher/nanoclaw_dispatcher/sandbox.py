@@ -122,9 +122,9 @@ def _base(program: str, extra: Iterable[str], file_size_mb: int) -> list[str]:
     return [
         *(program, "--unshare-user", "--unshare-all", *extra, "--die-with-parent", "--new-session"),
         *("--cap-drop", "ALL", "--uid", AGENT_UID, "--gid", AGENT_UID, "--hostname", "agent"),
+        *("--size", size, "--tmpfs", "/tmp"),  # noqa: S108 — first: our own code may lie below it
         *code_mounts.system(),
         *("--proc", "/proc", "--dev", "/dev", "--size", size, "--tmpfs", "/dev/shm"),  # noqa: S108
-        *("--size", size, "--tmpfs", "/tmp"),  # noqa: S108
         *(_proc_covers() if os.getuid() == 0 else ()),
     ]
 
