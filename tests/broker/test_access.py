@@ -1,5 +1,6 @@
 """Who may call what, and what they see of others."""
 
+import json
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from nanoclaw_rpc.testing import permitted, unlisted
 
 READERS = {Access.ADMIN, Access.APPROVER, Access.VIEWER, Access.GROUP, Access.SERVICE}
 EXPECTED: dict[str, set[Access]] = {
-    "Call": {Access.GROUP},
+    "Call": {Access.GROUP, Access.ADMIN},
     "ExplainCall": READERS,
     "GetCall": READERS,
     "ListCalls": READERS,
@@ -108,11 +109,31 @@ async def test_an_agent_sees_its_own_calls_and_grants_only(broker: Any) -> None:
     assert raised.value.reason == "OTHER_GROUP"
 
 
-async def test_an_operator_names_the_group_to_explain_for(broker: Any) -> None:
-    """There is none to assume."""
+async def test_a_service_names_the_group_to_explain_for(broker: Any) -> None:
+    """There is none to assume; an operator is explained to for themselves."""
+    request = pb.ExplainCallRequest(provider="count", action="look")
     with pytest.raises(NanoclawError) as raised:
-        await broker.founder.ExplainCall(pb.ExplainCallRequest(provider="count", action="look"))
+        await broker.gateway.ExplainCall(request)
     assert raised.value.violations[0].field == "group"
+    assert (await broker.founder.ExplainCall(request)).code == "NO_CAPABILITY"
+
+
+async def test_a_person_needs_a_grant_like_everybody_else(broker: Any, counter: Any) -> None:
+    """An admin's own call meets the same checks; its grant is for the person, and no group can be called so."""
+    request = pb.CallRequest(request_id="p1", provider="count", action="look")
+    denied = await broker.founder.Call(request)
+    assert (denied.code, json.loads(denied.facts["grant"])["group"]) == ("NO_CAPABILITY", "operator:founder")
+    await broker.grant("count", pb.ACCESS_LEVEL_L1, group="operator:founder")
+    request.request_id = "p2"
+    answer = await broker.founder.Call(request)
+    assert (answer.code, (await broker.record(answer.call_id)).group) == ("OK", "operator:founder")
+    request.attestation.signature = pb.Attestation.SIGNATURE_VALID
+    with pytest.raises(NanoclawError) as raised:
+        await broker.founder.Call(request)
+    assert raised.value.reason == "ATTESTATION_NOT_YOURS"
+    with pytest.raises(NanoclawError):
+        await broker.grant("count", group="operator:../x")
+    assert counter.effects == 1
 
 
 @pytest.mark.parametrize(

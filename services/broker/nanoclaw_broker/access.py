@@ -6,8 +6,8 @@ _OPERATORS = frozenset({Access.ADMIN, Access.APPROVER, Access.VIEWER})
 _READERS = _OPERATORS | {Access.GROUP, Access.SERVICE}
 
 ACCESS: dict[str, frozenset[Access]] = {
-    # Grants are for groups, so only a group can call; an operator who wants to know uses ExplainCall.
-    "Call": frozenset({Access.GROUP}),
+    # An operator's calls need grants of their own (`operator:{name}`) and meet the same checks as a group's.
+    "Call": frozenset({Access.GROUP, Access.ADMIN}),
     "ExplainCall": _READERS,
     "GetCall": _READERS,
     "ListCalls": _READERS,

@@ -21,6 +21,7 @@ from nanoclaw_broker.ledger import Kind, State, state_without_reply
 from nanoclaw_broker.policy import COUNTED, Limits
 from nanoclaw_broker.registry import Registry
 from nanoclaw_broker.secrets import Secrets
+from nanoclaw_broker.visibility import grantee
 from nanoclaw_core.errors import Kind as ErrorKind
 from nanoclaw_core.errors import NanoclawError
 from nanoclaw_core.ids import NewId
@@ -103,7 +104,7 @@ class Broker:
 
         Raises INVALID_FIELD, ATTESTATION_NOT_YOURS, GOVERNANCE_UNAVAILABLE, and what the store raises.
         """
-        asked = asking.read(request, caller, caller.group, self.registry, self._key)
+        asked = asking.read(request, caller, grantee(caller), self.registry, self._key)
         call_id = self._new_id()
         entry = asking.entry(asked, call_id, caller, trace.trace_id, self._secrets)
         task = asyncio.create_task(self._run(asked, entry))

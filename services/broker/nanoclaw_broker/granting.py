@@ -24,10 +24,18 @@ class Wish:
 
 def check_form(capability: Capability) -> None:
     """The names in a grant or a revoke. Raises INVALID_FIELD."""
-    check_group("group", capability.group)
+    check_grantee("group", capability.group)
     check_name("provider", capability.provider)
     if capability.product_id:
         check_name("product_id", capability.product_id)
+
+
+def check_grantee(field: str, value: str) -> str:
+    """Who can have grants: a group, or a person as `operator:{name}`, which no group can be called. INVALID_FIELD."""
+    if value.startswith("operator:"):
+        check_name(field, value.removeprefix("operator:"))
+        return value
+    return check_group(field, value)
 
 
 def decide_grant(wish: Wish, by: Caller, now: str) -> Capability:

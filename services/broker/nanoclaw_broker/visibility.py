@@ -1,8 +1,13 @@
 """Whose calls and grants a caller may see; pure."""
 
+from nanoclaw_broker.granting import check_grantee
 from nanoclaw_core.errors import denied, invalid
-from nanoclaw_core.ids import check_group
 from nanoclaw_core.principal import Caller
+
+
+def grantee(caller: Caller) -> str:
+    """Whose grants a caller's own calls rest on: its group's, or a person's, named as the principal is."""
+    return caller.group or caller.principal
 
 
 def visible_group(caller: Caller, asked: str) -> str:
@@ -20,12 +25,12 @@ def visible_group(caller: Caller, asked: str) -> str:
 def explained_group(caller: Caller, asked: str) -> str:
     """The group that an ExplainCall is about: one's own, or for admins and services the one named.
 
-    Raises DENIED OTHER_GROUP, INVALID_FIELD where an operator or a service names none.
+    Raises DENIED OTHER_GROUP, INVALID_FIELD where a service names none.
     """
-    if asked in ("", caller.group):
-        if not caller.group:
+    if asked in ("", grantee(caller)):
+        if caller.kind == "service":
             raise invalid("group", "is empty", "say for which group to explain")
-        return caller.group
+        return grantee(caller)
     if caller.is_admin or caller.kind == "service":
-        return check_group("group", asked)
+        return check_grantee("group", asked)
     raise denied("OTHER_GROUP", f"{caller.principal} may not ask what {asked} may do", "leave group out")
