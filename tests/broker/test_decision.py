@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nanoclaw.broker.v1 import broker_pb2 as pb
-from nanoclaw_broker import answers, call
+from nanoclaw_broker import call, refusals
 from nanoclaw_broker.call import AFTER_TASK, BEFORE_TASK, decide
 from nanoclaw_broker.capability import Capability
 from nanoclaw_broker.decision import Outcome
@@ -100,7 +100,7 @@ def test_what_is_wrong_has_its_code_and_facts(code: str) -> None:
     decision = decide(REFUSED[code])
     assert (decision.outcome, decision.code) == (Outcome.DENY, code)
     assert decision.message
-    assert answers.what_is_known(REFUSED[code], decision)["check"].startswith(str(int(decision.check)))
+    assert refusals.what_is_known(REFUSED[code], decision)["check"].startswith(str(int(decision.check)))
 
 
 @pytest.mark.parametrize("rule", [*BEFORE_TASK, *AFTER_TASK], ids=lambda rule: rule.__name__)
@@ -279,7 +279,7 @@ def test_nothing_is_told_of_a_task_that_is_not_the_groups() -> None:
     foreign = replace(DOING, assigned_group="sales", scope="PRODUCT", product_id="secret-plan")
     for capabilities in ((HELD,), ()):
         one = facts(task_id="t1", task=foreign, capabilities=capabilities)
-        answer = answers.refusal(one, decide(one))
+        answer = refusals.refusal(one, decide(one))
         assert "secret-plan" not in str(answer)
         assert "DOING" not in answer.message
 
@@ -364,7 +364,7 @@ def test_applying_the_suggested_grant_makes_it_pass(one: Facts) -> None:
     decision = decide(one)
     if decision.outcome is not Outcome.DENY:
         return
-    answer = answers.refusal(one, decision, "c")
+    answer = refusals.refusal(one, decision, "c")
     mended = remedy(one)
     assert answer.next_steps or not mended.passable
     assert (answer.facts["passable"] == "true") is mended.passable

@@ -16,6 +16,7 @@ from nanoclaw_broker.grants import Grants
 from nanoclaw_broker.lock import held
 from nanoclaw_broker.providers import Environment
 from nanoclaw_broker.providers.builtin import BUILTIN
+from nanoclaw_broker.recovery import settle_crashed
 from nanoclaw_broker.secrets import Secrets, open_key
 from nanoclaw_broker.servicer import BrokerServicer, spec
 from nanoclaw_broker.settings import Settings, read
@@ -62,7 +63,7 @@ async def run(
             most_seconds=settings.call_seconds,
         )
         try:
-            await broker.recover()
+            await settle_crashed(database)
             servicer = BrokerServicer(broker, Grants(database, providers), telemetry, to_text(utc_now()))
             server = Server(
                 listen=settings.addresses,

@@ -9,15 +9,15 @@ from functools import partial
 import structlog
 
 from nanoclaw.broker.v1 import broker_pb2 as pb
-from nanoclaw_broker import answers, asking, calls
+from nanoclaw_broker import answers, asking, calls, findings, refusals
 from nanoclaw_broker.asking import Asked
 from nanoclaw_broker.call import decide
 from nanoclaw_broker.calls import End, Entry
 from nanoclaw_broker.decision import Decision, Outcome
-from nanoclaw_broker.execution import Claimed, Executor, as_end
+from nanoclaw_broker.execution import Claimed, Executor
 from nanoclaw_broker.facts import Facts
 from nanoclaw_broker.governance import Reading, Tasks
-from nanoclaw_broker.ledger import Kind, State, state_without_reply
+from nanoclaw_broker.ledger import State
 from nanoclaw_broker.policy import COUNTED, Limits
 from nanoclaw_broker.registry import Registry
 from nanoclaw_broker.secrets import Secrets
@@ -79,26 +79,6 @@ class Broker:
         self._executor = Executor(database, secrets, most_seconds, monotonic)
         self._running: dict[str, asyncio.Task[Told]] = {}
 
-    async def recover(self) -> int:
-        """Settles what an earlier process left under way; answers how many. Before anything is served."""
-
-        def settle_all(tx: Tx) -> int:
-            rows = calls.pending(tx)
-            for row in rows:
-                was, call_id = State(row["state"]), row["call_id"]
-                if was is State.PREPARED:
-                    ended = answers.never_sent(call_id)
-                else:
-                    state = state_without_reply(Kind(row["kind"]))
-                    ended = answers.without_reply(call_id, state, "the broker crashed while it was under way", {})
-                calls.settle(tx, call_id, was, as_end(ended), row["trace_id"], action="recover")
-            return len(rows)
-
-        recovered = await self.database.write(settle_all)
-        if recovered:
-            log.warning("calls_recovered", count=recovered)
-        return recovered
-
     async def call(self, caller: Caller, request: pb.CallRequest, trace: TraceContext) -> Told:
         """Decides, and carries out what is allowed. It goes on to its end even if the caller goes away.
 
@@ -120,7 +100,7 @@ class Broker:
             facts = self.database.read(partial(self._gather, asked=asked, reading=reading))
             decision = decide(facts)
             if decision.outcome not in _ASKS:
-                return answers.explanation(facts, decision)
+                return refusals.explanation(facts, decision)
             reading = await self._read_task(asked, decision)
         raise _unsettled(asked)
 
@@ -174,9 +154,9 @@ class Broker:
                 return Ruling(facts, decision)
             case Outcome.DENY if decision.code in COUNTED:
                 calls.count_refusal(tx, asked.ask.group, decision.code)
-                return Ruling(facts, decision, answers.refusal(facts, decision))
+                return Ruling(facts, decision, refusals.refusal(facts, decision))
             case Outcome.DENY:
-                response = answers.refusal(facts, decision, entry.call_id)
+                response = refusals.refusal(facts, decision, entry.call_id)
                 reason = answers.one_line(response.message)
                 end = End(State.DENIED, decision.code, reason, "", response.SerializeToString())
                 calls.deny(tx, facts, capability_id, entry, end)
@@ -193,7 +173,7 @@ class Broker:
         fresh = reading if reading is not None and reading.fresh(self._monotonic()) else None
         task_read = not asked.ask.task_id or fresh is not None
         task = fresh.task if fresh is not None else None
-        return calls.gather(tx, asked.ask, asked.skill, self._limits, task, task_read=task_read)
+        return findings.gather(tx, asked.ask, asked.skill, self._limits, task, task_read=task_read)
 
     async def _read_task(self, asked: Asked, decision: Decision) -> Reading:
         approvals = decision.outcome is Outcome.ASK_APPROVALS

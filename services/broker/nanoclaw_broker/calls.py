@@ -1,4 +1,4 @@
-"""The effect ledger on disk: what a decision needs of it, and the steps of a call; functions that take a tx."""
+"""The effect ledger on disk: each step of a call's life, with its row in the log; functions that take a tx."""
 
 import hashlib
 import sqlite3
@@ -6,45 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import bindparam, func, insert, select, update
+from sqlalchemy import bindparam, insert, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
-from nanoclaw_broker import capabilities
-from nanoclaw_broker.facts import Ask, Facts, Recorded, Skill, Task, Usage
+from nanoclaw_broker.facts import Ask, Facts
 from nanoclaw_broker.ledger import PENDING, Kind, State, first_state
-from nanoclaw_broker.policy import POLICY_VERSION, Level, Limits
+from nanoclaw_broker.policy import POLICY_VERSION
 from nanoclaw_broker.tables import LOG, answers, calls, refusals
 from nanoclaw_store import Change, Tx, prepare
 
 BROKER = "service:broker"
 
-_of_group = calls.c.group_name == bindparam("group_name")
-_recorded = select(
-    calls.c.call_id,
-    calls.c.state,
-    calls.c.provider,
-    calls.c.action,
-    calls.c.params_hmac,
-    calls.c.task_id,
-    calls.c.idempotency_key,
-)
-_SEEN = prepare(_recorded.where(_of_group, calls.c.request_id == bindparam("request_id")))
-_KEYED = prepare(
-    _recorded.where(
-        _of_group,
-        calls.c.idempotency_key == bindparam("idempotency_key"),
-        calls.c.idempotency_key != "",
-        calls.c.state != State.DENIED.value,
-        calls.c.code != "NEVER_SENT",
-    )
-)
-_is_pending = calls.c.state.in_(sorted(state.value for state in PENDING))
-_PENDING = prepare(select(func.count()).select_from(calls).where(_of_group, _is_pending))
-_claims = select(calls.c.claim_number, calls.c.claim_of_day, calls.c.created_at).where(
-    _of_group, calls.c.level == bindparam("level"), calls.c.claim_number > 0
-)
-_LAST_CLAIM = prepare(_claims.order_by(calls.c.claim_number.desc()).limit(1))
-_CLAIM = prepare(_claims.where(calls.c.claim_number == bindparam("number")))
 _INSERT = prepare(insert(calls))
 _SENT = prepare(
     update(calls)
@@ -63,7 +35,9 @@ _SETTLE = prepare(
 )
 _ANSWER = prepare(insert(answers))
 _FIND_ANSWER = prepare(select(answers.c.answer).where(answers.c.call_id == bindparam("which")))
-_FIND_PENDING = prepare(select(calls).where(_is_pending).order_by(calls.c.call_id))
+_PENDING = prepare(
+    select(calls).where(calls.c.state.in_(sorted(state.value for state in PENDING))).order_by(calls.c.call_id)
+)
 _counted = upsert(refusals).values(count=1)
 _COUNT = prepare(
     _counted.on_conflict_do_update(
@@ -72,50 +46,6 @@ _COUNT = prepare(
     ),
     columns=("group_name", "code", "minute", "last_at"),
 )
-
-
-def gather(tx: Tx, ask: Ask, skill: Skill, limits: Limits, task: Task | None, *, task_read: bool) -> Facts:
-    """The facts of a decision as this transaction sees them."""
-    now = tx.now
-    level = skill.levels.get(ask.action, Level.L0)
-    seen = tx.one(_SEEN, group_name=ask.group, request_id=ask.request_id)
-    keyed = None
-    if ask.idempotency_key:
-        keyed = tx.one(_KEYED, group_name=ask.group, idempotency_key=ask.idempotency_key)
-    return Facts(
-        ask=ask,
-        skill=skill,
-        now=now,
-        seen=_as_recorded(seen),
-        keyed=_as_recorded(keyed),
-        usage=_usage(tx, ask.group, level, limits, now),
-        capabilities=capabilities.live(tx, ask.group, ask.provider),
-        task=task,
-        task_read=task_read,
-        limits=limits,
-    )
-
-
-def _as_recorded(row: sqlite3.Row | None) -> Recorded | None:
-    return None if row is None else Recorded(row[0], State(row[1]), *row[2:])
-
-
-def _usage(tx: Tx, group: str, level: Level, limits: Limits, now: str) -> Usage:
-    counted = tx.one(_PENDING, group_name=group)
-    pending = counted[0] if counted is not None else 0
-    last = tx.one(_LAST_CLAIM, group_name=group, level=level.value) if level else None
-    if last is None:
-        return Usage(pending)
-    # The claims are numbered, so the one that lies a whole rate ago is found at once, whatever the rate.
-    number, of_day, at = last
-    a_rate_ago = number - limits.rate_for(group, level) + 1
-    edge = tx.one(_CLAIM, group_name=group, level=level.value, number=a_rate_ago) if a_rate_ago > 0 else None
-    return Usage(
-        pending=pending,
-        claims=number,
-        rate_edge=edge["created_at"] if edge is not None else "",
-        today=of_day if at[:10] == now[:10] else 0,
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,4 +201,4 @@ def answer_of(tx: Tx, call_id: str) -> bytes | None:
 
 def pending(tx: Tx) -> Sequence[sqlite3.Row]:
     """Every call that is under way, whole rows."""
-    return tx.all(_FIND_PENDING)
+    return tx.all(_PENDING)

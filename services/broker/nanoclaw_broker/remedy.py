@@ -1,15 +1,12 @@
 """What would make a refused call pass: the smallest grant or narrowing, found by mending one check after another."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from dataclasses import dataclass
 
 from nanoclaw_broker.call import decide
-from nanoclaw_broker.capability import Capability, smallest_grant
-from nanoclaw_broker.decision import Decision, Outcome
-from nanoclaw_broker.facts import Facts, Signature, Task, Usage
-from nanoclaw_broker.policy import RATE_SECONDS, TASK_STATES_TO_REVIEW, TASK_STATES_TO_WRITE, Check, Level
-from nanoclaw_core.clock import from_text, to_text
+from nanoclaw_broker.capability import Capability
+from nanoclaw_broker.decision import Outcome
+from nanoclaw_broker.facts import Facts
+from nanoclaw_broker.mending import Mending, mend
 
 _MOST_STEPS = 20
 
@@ -28,64 +25,19 @@ class Remedy:
     wait_until: str = ""
 
 
-@dataclass(slots=True)
-class _Mending:
-    """The facts as they would be, and what was done to get there."""
-
-    facts: Facts
-    steps: list[str] = field(default_factory=list)
-    grant: Capability | None = None
-    wait_until: str = ""
-
-    def grant_smallest(self) -> bool:
-        facts, ask = self.facts, self.facts.ask
-        if facts.level >= Level.L3:
-            self.steps.append("nothing would: L3 calls need votes, which this version does not take")
-            return False
-        wanted = Capability(ask.group, ask.provider, facts.level, (ask.action,), product_id=facts.wanted_product)
-        self.grant = smallest_grant(facts.capabilities, wanted, facts.skill.levels, facts.now)
-        others = (c for c in facts.capabilities if c.product_id != self.grant.product_id)
-        self.facts = replace(facts, capabilities=(*others, self.grant))
-        return True
-
-    def mend_task(self, step: str, **changes: object) -> bool:
-        """As if the task were as it must be, which no grant brings about."""
-        assert self.facts.task is not None
-        self.facts = replace(self.facts, task=replace(self.facts.task, **changes))  # type: ignore[arg-type]
-        self.steps.append(step)
-        return True
-
-    def name_task(self, step: str, live_gates: frozenset[str] = frozenset()) -> bool:
-        """As if a task had been named that is the group's and under way, of a product that it has a grant for."""
-        products = [capability.product_id for capability in self.facts.capabilities]
-        product = "" if "" in products or not products else min(products)
-        task = Task(
-            "another",
-            state="DOING",
-            scope="PRODUCT" if product else "COMPANY",
-            product_id=product,
-            assigned_group=self.facts.ask.group,
-            live_gates=live_gates,
-        )
-        self.facts = replace(self.facts, task=task, task_read=True)
-        self.steps.append(step)
-        return True
-
-
 def remedy(facts: Facts) -> Remedy:
     """What would make a call with these facts pass. Pure; `decide` says of the mended facts that they do."""
-    mending = _Mending(facts)
+    mending = Mending(facts)
     for _ in range(_MOST_STEPS):
         decision = decide(mending.facts)
         if decision.outcome is not Outcome.DENY:
             return _done(mending, passable=decision.outcome in (Outcome.ALLOW, Outcome.REPLAY))
-        mend = _params if decision.check is Check.PARAMS else _MEND[decision.code]
         if not mend(mending, decision):
             return _done(mending, passable=False)
     return _done(mending, passable=False)
 
 
-def _done(mending: _Mending, *, passable: bool) -> Remedy:
+def _done(mending: Mending, *, passable: bool) -> Remedy:
     steps = list(mending.steps)
     if mending.grant is not None:
         steps.insert(0, f"ask main or an operator for: {describe(mending.grant)}")
@@ -102,136 +54,3 @@ def describe(grant: Capability) -> str:
     if grant.requires_task_gate:
         text += f", gate {grant.requires_task_gate}"
     return text + (f", product {grant.product_id}" if grant.product_id else ", company-wide")
-
-
-def _grant(mending: _Mending, _: Decision) -> bool:
-    return mending.grant_smallest()
-
-
-def _sign(mending: _Mending, _: Decision) -> bool:
-    mending.facts = replace(mending.facts, ask=replace(mending.facts.ask, signature=Signature.VALID))
-    mending.steps.append("sign the request with the mailbox's .ipc_secret")
-    return True
-
-
-def _new_request_id(mending: _Mending, _: Decision) -> bool:
-    mending.facts = replace(mending.facts, seen=None)
-    mending.steps.append("send it under a new request_id")
-    return True
-
-
-def _wait_for_pending(mending: _Mending, _: Decision) -> bool:
-    usage = mending.facts.usage
-    mending.facts = replace(mending.facts, usage=replace(usage, pending=0))
-    mending.steps.append("wait until one of the group's calls has ended, then send it again")
-    return True
-
-
-def _no_such_provider(mending: _Mending, _: Decision) -> bool:
-    mending.steps.append(f"name a provider that there is: {', '.join(mending.facts.skill.providers) or 'none'}")
-    return False
-
-
-def _no_such_action(mending: _Mending, _: Decision) -> bool:
-    skill = mending.facts.skill
-    mending.steps.append(f"name an action of {mending.facts.ask.provider}: {', '.join(sorted(skill.levels))}")
-    return False
-
-
-def _add_secrets(mending: _Mending, _: Decision) -> bool:
-    missing = ", ".join(mending.facts.skill.missing_secrets)
-    mending.facts = replace(mending.facts, skill=replace(mending.facts.skill, missing_secrets=()))
-    mending.steps.append(f"an operator must give the broker the secret {missing}")
-    return True
-
-
-def _task_not_found(mending: _Mending, _: Decision) -> bool:
-    return mending.name_task("name a task that exists, or none")
-
-
-def _task_not_yours(mending: _Mending, _: Decision) -> bool:
-    return mending.name_task(f"name a task that is assigned to {mending.facts.ask.group}, or none")
-
-
-def _stale_attempt(mending: _Mending, _: Decision) -> bool:
-    mending.steps.append("nothing: another attempt has taken over, stop working on the task")
-    return False
-
-
-def _task_state(mending: _Mending, _: Decision) -> bool:
-    task = mending.facts.task
-    assert task is not None
-    writing = mending.facts.level > Level.L1
-    needed = sorted(TASK_STATES_TO_WRITE if writing else TASK_STATES_TO_REVIEW)
-    return mending.mend_task(f"have task {task.id} moved to {' or '.join(needed)}", state=needed[0])
-
-
-def _task_required(mending: _Mending, decision: Decision) -> bool:
-    gate = decision.facts["requires_task_gate"]
-    return mending.name_task(f"name a task of yours with its {gate} gate approved", live_gates=frozenset({gate}))
-
-
-def _gate_not_approved(mending: _Mending, decision: Decision) -> bool:
-    gate, task = decision.facts["requires_task_gate"], mending.facts.task
-    assert task is not None
-    return mending.mend_task(f"have the {gate} gate of task {task.id} approved", live_gates=frozenset({gate}))
-
-
-def _params(mending: _Mending, _: Decision) -> bool:
-    skill = mending.facts.skill
-    mending.steps.extend(problem.next_step or f"mend the parameters: {problem.message}" for problem in skill.problems)
-    mending.facts = replace(mending.facts, skill=replace(skill, problems=()))
-    return True
-
-
-def _new_key(mending: _Mending, _: Decision) -> bool:
-    mending.facts = replace(mending.facts, keyed=None)
-    mending.steps.append("send it under a new idempotency_key, if it is to happen besides the earlier one")
-    return True
-
-
-def _wait(mending: _Mending, until: str, usage: Usage) -> bool:
-    mending.wait_until = max(mending.wait_until, until)
-    mending.facts = replace(mending.facts, usage=usage)
-    mending.steps.append(f"send it again at {until}")
-    return True
-
-
-def _wait_for_rate(mending: _Mending, decision: Decision) -> bool:
-    until = to_text(from_text(decision.facts["oldest_in_window"]) + timedelta(seconds=RATE_SECONDS))
-    return _wait(mending, until, replace(mending.facts.usage, rate_edge=""))
-
-
-def _wait_for_midnight(mending: _Mending, decision: Decision) -> bool:
-    return _wait(mending, decision.facts["retry_at"], replace(mending.facts.usage, today=0))
-
-
-def _votes(mending: _Mending, _: Decision) -> bool:
-    return mending.grant_smallest()
-
-
-_MEND: dict[str, Callable[[_Mending, Decision], bool]] = {
-    "SIGNATURE_MISSING": _sign,
-    "SIGNATURE_WRONG": _sign,
-    "REQUEST_ID_REUSED": _new_request_id,
-    "BUSY": _wait_for_pending,
-    "UNKNOWN_PROVIDER": _no_such_provider,
-    "UNKNOWN_ACTION": _no_such_action,
-    "SECRETS_MISSING": _add_secrets,
-    "NO_CAPABILITY": _grant,
-    "CAPABILITY_EXPIRED": _grant,
-    "LEVEL_TOO_LOW": _grant,
-    "ACTION_DENIED": _grant,
-    "ACTION_NOT_ALLOWED": _grant,
-    "PRODUCT_SCOPE": _grant,
-    "TASK_NOT_FOUND": _task_not_found,
-    "TASK_NOT_YOURS": _task_not_yours,
-    "STALE_ATTEMPT": _stale_attempt,
-    "TASK_STATE": _task_state,
-    "TASK_REQUIRED": _task_required,
-    "GATE_NOT_APPROVED": _gate_not_approved,
-    "IDEMPOTENCY_KEY_REUSED": _new_key,
-    "RATE_LIMITED": _wait_for_rate,
-    "QUOTA_EXHAUSTED": _wait_for_midnight,
-    "L3_NOT_AVAILABLE": _votes,
-}

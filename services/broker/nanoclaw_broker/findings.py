@@ -1,0 +1,84 @@
+"""What the ledger and the grants say about a call that is asked for: its facts, inside the transaction that decides."""
+
+import sqlite3
+
+from sqlalchemy import bindparam, func, select
+
+from nanoclaw_broker import capabilities
+from nanoclaw_broker.facts import Ask, Facts, Recorded, Skill, Task, Usage
+from nanoclaw_broker.ledger import NEVER_SENT, PENDING, State
+from nanoclaw_broker.policy import Level, Limits
+from nanoclaw_broker.tables import calls
+from nanoclaw_store import Tx, prepare
+
+_of_group = calls.c.group_name == bindparam("group_name")
+_recorded = select(
+    calls.c.call_id,
+    calls.c.state,
+    calls.c.provider,
+    calls.c.action,
+    calls.c.params_hmac,
+    calls.c.task_id,
+    calls.c.idempotency_key,
+)
+_SEEN = prepare(_recorded.where(_of_group, calls.c.request_id == bindparam("request_id")))
+_KEYED = prepare(
+    _recorded.where(
+        _of_group,
+        calls.c.idempotency_key == bindparam("idempotency_key"),
+        calls.c.idempotency_key != "",
+        calls.c.state != State.DENIED.value,
+        calls.c.code != NEVER_SENT,
+    )
+)
+_is_pending = calls.c.state.in_(sorted(state.value for state in PENDING))
+_PENDING = prepare(select(func.count()).select_from(calls).where(_of_group, _is_pending))
+_claims = select(calls.c.claim_number, calls.c.claim_of_day, calls.c.created_at).where(
+    _of_group, calls.c.level == bindparam("level"), calls.c.claim_number > 0
+)
+_LAST_CLAIM = prepare(_claims.order_by(calls.c.claim_number.desc()).limit(1))
+_CLAIM = prepare(_claims.where(calls.c.claim_number == bindparam("number")))
+
+
+def gather(tx: Tx, ask: Ask, skill: Skill, limits: Limits, task: Task | None, *, task_read: bool) -> Facts:
+    """The facts of a decision as this transaction sees them."""
+    now = tx.now
+    level = skill.levels.get(ask.action, Level.L0)
+    seen = tx.one(_SEEN, group_name=ask.group, request_id=ask.request_id)
+    keyed = None
+    if ask.idempotency_key:
+        keyed = tx.one(_KEYED, group_name=ask.group, idempotency_key=ask.idempotency_key)
+    return Facts(
+        ask=ask,
+        skill=skill,
+        now=now,
+        seen=_as_recorded(seen),
+        keyed=_as_recorded(keyed),
+        usage=_usage(tx, ask.group, level, limits, now),
+        capabilities=capabilities.live(tx, ask.group, ask.provider),
+        task=task,
+        task_read=task_read,
+        limits=limits,
+    )
+
+
+def _as_recorded(row: sqlite3.Row | None) -> Recorded | None:
+    return None if row is None else Recorded(row[0], State(row[1]), *row[2:])
+
+
+def _usage(tx: Tx, group: str, level: Level, limits: Limits, now: str) -> Usage:
+    counted = tx.one(_PENDING, group_name=group)
+    pending = counted[0] if counted is not None else 0
+    last = tx.one(_LAST_CLAIM, group_name=group, level=level.value) if level else None
+    if last is None:
+        return Usage(pending)
+    # The claims are numbered, so the one that lies a whole rate ago is found at once, whatever the rate.
+    number, of_day, at = last
+    a_rate_ago = number - limits.rate_for(group, level) + 1
+    edge = tx.one(_CLAIM, group_name=group, level=level.value, number=a_rate_ago) if a_rate_ago > 0 else None
+    return Usage(
+        pending=pending,
+        claims=number,
+        rate_edge=edge["created_at"] if edge is not None else "",
+        today=of_day if at[:10] == now[:10] else 0,
+    )
