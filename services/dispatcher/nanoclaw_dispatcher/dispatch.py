@@ -92,7 +92,11 @@ class Rule(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Dispatch:
-    """A dispatch, as far as the rules look. round: of the task, that it serves. task_version: what it was cut for."""
+    """A dispatch, as far as the rules look.
+
+    round: of the task, that it serves. task_version: what it was cut for. seen_version: the latest of which is known
+    what it meant for the dispatch.
+    """
 
     id: str
     key: str
@@ -100,6 +104,7 @@ class Dispatch:
     rule: Rule
     round: int
     task_version: int
+    seen_version: int
     state: DispatchState
     code: Code = Code.NONE
     reason: str = ""
@@ -177,11 +182,11 @@ def waits(task: Task, dispatch: Dispatch) -> bool:
 def decide(task: Task, dispatches: Sequence[Dispatch], policy: Policy) -> Decision:
     """What this task needs now, given all its dispatches, oldest first.
 
-    Asked again inside the transaction that inserts, so that two dispatchers agree. A reading older than a dispatch of
-    the task decides nothing.
+    Asked again inside the transaction that inserts, so that two dispatchers agree. A reading older than what was known
+    of the task before decides nothing: it may show as waiting what was served long ago.
     """
-    if any(dispatch.task_version > task.version for dispatch in dispatches):
-        return Decision(because="the reading is older than a dispatch of it")
+    if any(dispatch.seen_version > task.version for dispatch in dispatches):
+        return Decision(because="the reading is older than what is known")
     withdraw = tuple(d.id for d in dispatches if d.is_open and not waits(task, d))
     step = _STEPS[task.state](task, dispatches, policy) if task.state in _STEPS else None
     if isinstance(step, str):
@@ -201,6 +206,8 @@ def _startable(start: Start, task: Task, dispatches: Sequence[Dispatch], policy:
         return _block(task, f"UNKNOWN_GROUP: no group {start.group!r} is configured")
     if any(d.is_open and d.group == start.group for d in dispatches):
         return "an earlier dispatch of that group is still open"
+    if any(d.key == start.key for d in dispatches):
+        return "its dispatch is known"
     return start
 
 

@@ -44,7 +44,9 @@ LIVE_OF_GROUP = prepare(
 )
 LIVE_BY_GROUP = prepare(select(_A.group_name, func.count()).where(_LIVE).group_by(_A.group_name))
 LAST_FENCE = prepare(select(func.coalesce(func.max(_A.fence), 0)))
-_DISPATCH_COLUMNS = ("state", "code", "reason", "attempts", "failures", "not_before", "cancelled_by", "updated_at")
+_DISPATCH_COLUMNS = (
+    "seen_version", "state", "code", "reason", "attempts", "failures", "not_before", "cancelled_by", "updated_at",
+)  # fmt: skip
 UPDATE_DISPATCH = prepare(
     update(tables.dispatches)
     .where(_D.id == bindparam("which"), _D.state == bindparam("expected"))
@@ -88,6 +90,7 @@ def rule_view(row: sqlite3.Row) -> Dispatch:
         Rule(row["rule"]),
         row["round"],
         row["task_version"],
+        row["seen_version"],
         DispatchState(row["state"]),
         Code(row["code"]),
         row["reason"],
@@ -125,6 +128,7 @@ def enqueue(tx: Tx, new_id: str, start: Start, task: Task, *, instance: str) -> 
         "from_state": str(start.from_state),
         "to_state": str(start.to_state or ""),
         "task_version": task.version,
+        "seen_version": task.version,
         "round": start.round,
         "priority": task.priority,
         "because": start.reason,
@@ -171,9 +175,12 @@ def started(tx: Tx, attempt: str, mailbox: str, started_at: str, *, instance: st
 
 
 def ended(
-    tx: Tx, attempt: str, settlement: Settlement, exit_code: int | None, last_lines: str, *, instance: str
+    tx: Tx, attempt: str, settlement: Settlement, exit_code: int | None, last_lines: str, version: int, *, instance: str
 ) -> str:
-    """Records the end of an attempt and what follows for its dispatch. Answers the log's action."""
+    """Records the end of an attempt and what follows for its dispatch. Answers the log's action.
+
+    version: of the task, as it was when that was settled; 0 where it was not read.
+    """
     seen = _must(tx.one(ATTEMPT, id=attempt))
     row = _must(tx.one(BY_ID, id=seen["dispatch_id"]))
     changes = [
@@ -184,6 +191,7 @@ def ended(
         _update(
             tx, row, state=settlement.dispatch, code=str(settlement.code), reason=settlement.reason,
             failures=settlement.failures, not_before=settlement.not_before,
+            seen_version=max(row["seen_version"], version),
         ),
     ]  # fmt: skip
     action = {
@@ -196,12 +204,15 @@ def ended(
     return action
 
 
-def close_waiting(tx: Tx, dispatch_id: str, code: Code, reason: str, *, instance: str) -> bool:
-    """Cancels an open dispatch that has no attempt alive; False where that is not so any more."""
+def close_waiting(tx: Tx, dispatch_id: str, code: Code, reason: str, version: int, *, instance: str) -> bool:
+    """Cancels an open dispatch without a live attempt; False where that is not so any more. version: as in `ended`."""
     row = tx.one(BY_ID, id=dispatch_id)
     if row is None or row["state"] != DispatchState.ENQUEUED or tx.one(LIVE_OF_DISPATCH, dispatch=dispatch_id):
         return False
-    change = _update(tx, row, state=DispatchState.CANCELLED, code=str(code), reason=reason, not_before="")
+    change = _update(
+        tx, row, state=DispatchState.CANCELLED, code=str(code), reason=reason, not_before="",
+        seen_version=max(row["seen_version"], version),
+    )  # fmt: skip
     _log(tx, "cancel", row, DispatchState.CANCELLED, [change], "", instance=instance, reason=reason)
     return True
 

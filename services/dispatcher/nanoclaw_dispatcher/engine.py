@@ -203,7 +203,9 @@ class Engine:
         pursuit = self.pursuits.get(dispatch_id)
         if pursuit is None:
             if self.queue.waits(dispatch_id):
-                await self._close_waiting(dispatch_id, Code.WITHDRAWN, f"the task has moved: it is {task.state}")
+                await self._close_waiting(
+                    dispatch_id, Code.WITHDRAWN, f"the task has moved: it is {task.state}", task.version
+                )
             return
         mover = self._movers.get(task.id)
         if pursuit.lingers or mover is None or mover == pursuit.attempt["id"]:
@@ -291,15 +293,16 @@ class Engine:
         if pursuit is not None:
             pursuit.end(Code.CANCELLED, row["reason"])
         elif self.queue.waits(row["id"]):
-            await block_while_waiting(self.means, row, await read_or_none(self.means, row["task_id"]), row["reason"])
-            await self._close_waiting(row["id"], Code.CANCELLED, row["reason"])
+            reading = await read_or_none(self.means, row["task_id"])
+            await block_while_waiting(self.means, row, reading, row["reason"])
+            await self._close_waiting(row["id"], Code.CANCELLED, row["reason"], reading[0].version if reading else 0)
 
-    async def _close_waiting(self, dispatch_id: str, code: Code, reason: str) -> None:
+    async def _close_waiting(self, dispatch_id: str, code: Code, reason: str, version: int) -> None:
         means = self.means
 
         def unit(tx: Tx) -> None:
             leases.hold(tx, dispatch_id, means.instance)
-            if dispatches.close_waiting(tx, dispatch_id, code, reason, instance=means.instance):
+            if dispatches.close_waiting(tx, dispatch_id, code, reason, version, instance=means.instance):
                 leases.release(tx, dispatch_id)
 
         self.queue.forget(dispatch_id)

@@ -175,10 +175,11 @@ class Pursuit:
         means, attempt, instance = self._means, self.attempt, self._means.instance
         lines = await self._lines()
         session = reported_session(lines)
+        version = self.reading[0].version if self.reading is not None else 0
 
         def unit(tx: Tx) -> sqlite3.Row | None:
             leases.hold(tx, self.dispatch["id"], instance)
-            dispatches.ended(tx, attempt["id"], settlement, end.exit_code, lines, instance=instance)
+            dispatches.ended(tx, attempt["id"], settlement, end.exit_code, lines, version, instance=instance)
             if session:
                 notes.remember_session(tx, attempt["group_name"], session, attempt["id"], instance=instance)
             if settlement.dispatch is not DispatchState.ENQUEUED:

@@ -32,6 +32,7 @@ dispatches = Table(
     _text("from_state"),
     _text("to_state"),
     _number("task_version"),
+    _number("seen_version"),
     _number("round"),
     _number("priority"),
     _text("because"),
@@ -46,7 +47,8 @@ dispatches = Table(
     _moment("created_at"),
     _moment("updated_at"),
 )
-"""to_state: empty where there is nothing to claim. because: what the agent is told of what went before. attempts,
+"""task_version: what it was cut for. seen_version: the latest of which is known what it meant for this dispatch.
+to_state: empty where there is nothing to claim. because: what the agent is told of what went before. attempts,
 failures: how many were made, and how many of them count against the limit. cancelled_by: who asked to cancel it."""
 
 attempts = Table(

@@ -7,6 +7,7 @@ CREATE TABLE gov_dispatches (
     from_state TEXT NOT NULL,
     to_state TEXT NOT NULL,
     task_version INTEGER NOT NULL CHECK (task_version >= 1),
+    seen_version INTEGER NOT NULL CHECK (seen_version >= task_version),
     round INTEGER NOT NULL CHECK (round >= 0),
     priority INTEGER NOT NULL CHECK (priority BETWEEN 0 AND 3),
     because TEXT NOT NULL,
