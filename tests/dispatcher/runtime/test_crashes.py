@@ -15,6 +15,9 @@ import pytest
 from nanoclaw_dispatcher import attempt_files as files
 from nanoclaw_dispatcher.runtime import EndReason, RunState
 
+# They look at all processes of the machine, and at moments: not beside other tests.
+pytestmark = pytest.mark.crash
+
 # A dispatcher of its own: opens a runtime over the home, then does as told on stdin, one word at a time.
 DISPATCHER = """
 import asyncio, sys
@@ -22,7 +25,6 @@ from pathlib import Path
 from nanoclaw_dispatcher.attempt_spec import AttemptSpec
 from nanoclaw_dispatcher.groups import Group, Role
 from nanoclaw_dispatcher.process_runtime import ProcessRuntime
-
 home, sandboxed, attempt_id, *command = sys.argv[1:]
 
 async def main():
