@@ -93,7 +93,7 @@ class BrokerServiceServicer:
         """Asks for one effect. The answer is data, also when it is no: `status` says what happened, `code` why, and `next_steps`
         carry the smallest grant or narrowing that would pass. gRPC errors are left for the credential, the request's form
         and the service's own health. The same request_id, or the same idempotency_key with the same parameters, gives the
-        recorded answer and executes nothing.
+        recorded answer and executes nothing. Groups call under their grants; an admin under a grant to `operator:{name}`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -37,7 +37,7 @@ class BrokerServiceStub:
     """Asks for one effect. The answer is data, also when it is no: `status` says what happened, `code` why, and `next_steps`
     carry the smallest grant or narrowing that would pass. gRPC errors are left for the credential, the request's form
     and the service's own health. The same request_id, or the same idempotency_key with the same parameters, gives the
-    recorded answer and executes nothing.
+    recorded answer and executes nothing. Groups call under their grants; an admin under a grant to `operator:{name}`.
     """
     ExplainCall: _grpc.UnaryUnaryMultiCallable[_broker_pb2.ExplainCallRequest, _broker_pb2.ExplainCallResponse]
     """The verdict that Call would reach, and the check that decides it. Writes nothing, executes nothing."""
@@ -62,7 +62,7 @@ class BrokerServiceAsyncStub(BrokerServiceStub):
     """Asks for one effect. The answer is data, also when it is no: `status` says what happened, `code` why, and `next_steps`
     carry the smallest grant or narrowing that would pass. gRPC errors are left for the credential, the request's form
     and the service's own health. The same request_id, or the same idempotency_key with the same parameters, gives the
-    recorded answer and executes nothing.
+    recorded answer and executes nothing. Groups call under their grants; an admin under a grant to `operator:{name}`.
     """
     ExplainCall: _aio.UnaryUnaryMultiCallable[_broker_pb2.ExplainCallRequest, _broker_pb2.ExplainCallResponse]  # type: ignore[assignment]
     """The verdict that Call would reach, and the check that decides it. Writes nothing, executes nothing."""
@@ -90,7 +90,7 @@ class BrokerServiceServicer(metaclass=_abc_1.ABCMeta):
         """Asks for one effect. The answer is data, also when it is no: `status` says what happened, `code` why, and `next_steps`
         carry the smallest grant or narrowing that would pass. gRPC errors are left for the credential, the request's form
         and the service's own health. The same request_id, or the same idempotency_key with the same parameters, gives the
-        recorded answer and executes nothing.
+        recorded answer and executes nothing. Groups call under their grants; an admin under a grant to `operator:{name}`.
         """
 
     @_abc_1.abstractmethod

@@ -1989,7 +1989,7 @@ class Edge(_message.Message):
     to_state: Global___TaskState.ValueType
     @_builtins.property
     def permitted(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Relations that may take it: admin, main, assigned_group, gate_approver, dispatcher."""
+        """Relations that may take it: admin, approver, main, assigned_group, gate_approver, dispatcher."""
 
     @_builtins.property
     def requirements(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
