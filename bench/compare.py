@@ -7,7 +7,7 @@ from bench.load import Call, closed_loop
 from bench.rows import Sample
 
 ROUNDS = 3
-SECONDS = 2.0
+SECONDS = 1.0
 
 Subject = tuple[Call, int]
 """A call, and the pid of the process that serves it (0: not counted)."""
