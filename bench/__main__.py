@@ -22,10 +22,11 @@ async def measure(wanted: set[str], console: Console) -> list[Row]:
         found.extend(rows)
         show(rows, console)
 
-    async with home() as where, system(where, broker.ENVIRON) as one:
-        if "governance" in wanted:
+    if "governance" in wanted:
+        async with home() as where, system(where, services=governance.ALONE) as one:
             keep(await governance.rows(one))
             keep(machine.audit(one))
+    async with home() as where, system(where, broker.ENVIRON) as one:
         if "broker" in wanted:
             keep(await broker.rows(one))
         if "files" in wanted:
@@ -34,7 +35,7 @@ async def measure(wanted: set[str], console: Console) -> list[Row]:
         async with (
             home() as where,
             sink.running() as endpoint,
-            system(where, {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint}) as one,
+            system(where, {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint}, governance.ALONE) as one,
         ):
             keep(await governance.traced(one))
     if "scale" in wanted:
