@@ -18,7 +18,17 @@ from nanoclaw.broker.v1 import broker_pb2_grpc
 from nanoclaw.governance.v1 import governance_pb2 as gov
 from nanoclaw.governance.v1 import governance_pb2_grpc
 from nanoclaw_broker.__main__ import run
-from nanoclaw_broker.providers import Action, Environment, Kind, Level, Params, Provider, Result
+from nanoclaw_broker.providers import (
+    Action,
+    Effect,
+    Environment,
+    Kind,
+    Level,
+    Params,
+    Provider,
+    Result,
+    UnknownEnd,
+)
 from nanoclaw_broker.settings import Settings
 from nanoclaw_core.errors import not_found
 from nanoclaw_rpc import Access, Server, ServiceSpec, on_behalf
@@ -95,6 +105,7 @@ class Counting(Action[Note]):
 
     def __init__(self, name: str, level: Level, kind: Kind) -> None:
         self.name, self.level, self.kind = name, level, kind  # type: ignore[misc]
+        self.unknown_ends_by = UnknownEnd.VERIFY if level == Level.L2 else UnknownEnd.NONE  # type: ignore[misc]
         self.effects: list[str] = []
         self.entered = asyncio.Event()
         self.gate: asyncio.Event | None = None
@@ -103,12 +114,15 @@ class Counting(Action[Note]):
     def summary(self, params: Note) -> str:
         return f"{self.name} of {len(params.text)} characters"
 
-    async def execute(self, params: Note) -> Result:
+    async def execute(self, params: Note, effect: Effect) -> Result:
         self.entered.set()
         if self.gate is not None:
             await self.gate.wait()
         self.effects.append(params.text)
         return self.then(params)
+
+    async def verify(self, params: Note, effect: Effect) -> Result | None:
+        return self.then(params) if params.text in self.effects else None
 
 
 class Counter:

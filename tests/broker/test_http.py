@@ -20,7 +20,7 @@ from cryptography.x509.oid import NameOID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nanoclaw_broker.providers import ActionFailed, Environment, Refused, Result
+from nanoclaw_broker.providers import ActionFailed, Effect, Environment, Refused, Result
 from nanoclaw_broker.providers.addresses import AllowList, Reach, reach
 from nanoclaw_broker.providers.http import FetchParams, provider
 from nanoclaw_core.errors import NanoclawError
@@ -86,7 +86,7 @@ async def fetch(
     acting = made.by_name[action]
     params = FetchParams(url=url, headers=headers)
     acting.check(params)
-    return await asyncio.wait_for(acting.execute(params), 10)
+    return await asyncio.wait_for(acting.execute(params, Effect("key", "developer")), 10)
 
 
 async def test_a_page_of_a_listed_host_is_fetched() -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nanoclaw_broker.providers import ActionFailed, Environment, Kind
+from nanoclaw_broker.providers import ActionFailed, Effect, Environment, Kind
 from nanoclaw_broker.providers.jmespath_bounded import NotAnExpression, TooMuchWork, compile_expression, search
 from nanoclaw_broker.providers.json_transform import MOST_EXPRESSION, TransformParams, provider
 
@@ -113,7 +113,7 @@ async def test_the_action_is_pure_and_says_why_it_failed() -> None:
     assert (transform.kind, transform.timeout_seconds) == (Kind.PURE, 5.0)
     for expression, code in (("[", "INVALID_EXPRESSION"), ("|".join(["[@,@][]"] * 100), "TOO_MUCH_WORK")):
         with pytest.raises(ActionFailed) as raised:
-            await transform.execute(TransformParams(expression=expression, data=[1]))
+            await transform.execute(TransformParams(expression=expression, data=[1]), Effect("key", "developer"))
         assert raised.value.code == code
     assert transform.summary(TransformParams(expression="planted", data="planted")) == "an expression of 7 characters"
     with pytest.raises(ValueError):

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from nanoclaw_broker.providers import ActionFailed, Environment
+from nanoclaw_broker.providers import ActionFailed, Effect, Environment
 from nanoclaw_broker.providers.log_files import EntryParams, QueryParams
 from nanoclaw_broker.providers.logs import provider
 
@@ -29,7 +29,7 @@ def folder(tmp_path: Path) -> Path:
 
 async def ask(folder: Path, action: str, **params: Any) -> Any:
     acting = provider(Environment(home=folder.parent)).by_name[action]
-    return (await acting.execute(acting.params(**params))).data
+    return (await acting.execute(acting.params(**params), Effect("key", "developer"))).data
 
 
 def events(answer: Any) -> list[str]:

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import pytest
 from pydantic import BaseModel
 
-from nanoclaw_broker.providers import Action, Environment, Kind, Level, Params, Provider, Result
+from nanoclaw_broker.providers import Action, Effect, Environment, Kind, Level, Params, Provider, Result
 from nanoclaw_broker.providers.builtin import BUILTIN
 from nanoclaw_broker.registry import Registry, load
 from nanoclaw_broker.secrets import Secrets
@@ -26,7 +26,7 @@ class Noop(Action[Nothing]):
     description: ClassVar[str] = "nothing"
     params = Nothing
 
-    async def execute(self, params: Nothing) -> Result:
+    async def execute(self, params: Nothing, effect: Effect) -> Result:
         return Result(None)
 
 

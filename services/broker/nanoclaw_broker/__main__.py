@@ -11,6 +11,7 @@ import structlog
 
 from nanoclaw_broker import registry
 from nanoclaw_broker.broker import Broker
+from nanoclaw_broker.configuration import configuration
 from nanoclaw_broker.governance import GovernanceTasks
 from nanoclaw_broker.grants import Grants
 from nanoclaw_broker.lock import held
@@ -49,7 +50,7 @@ async def run(
         token = credentials.token_file("service:broker")
         key = open_key(home / "secrets" / "broker.key")
         secrets = Secrets(home / "secrets" / "broker", also=(key.hex(), token.read_text().strip()))
-        environment = Environment(home=home, http_allow=settings.http_allow, secret=secrets.get)
+        environment = Environment(home, settings.http_allow, secrets.get, configuration(home))
         providers = registry.Registry(registry.load(environment, BUILTIN, found), secrets)
         database = await Database.open(home / "store" / "nanoclaw.db", SLICE)
         channel = connect(settings.governance_address, token_file=token, telemetry=telemetry)
@@ -63,6 +64,7 @@ async def run(
             most_seconds=settings.call_seconds,
         )
         try:
+            await providers.start()
             await settle_crashed(database)
             servicer = BrokerServicer(broker, Grants(database, providers), telemetry, to_text(utc_now()))
             server = Server(
@@ -79,6 +81,7 @@ async def run(
         finally:
             asyncio.get_running_loop().remove_signal_handler(signal.SIGHUP)
             await broker.close(settings.grace_seconds)
+            await providers.close()
             await channel.close()
             await database.close()
             telemetry.shutdown()

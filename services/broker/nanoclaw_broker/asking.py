@@ -10,6 +10,7 @@ from nanoclaw_broker import params
 from nanoclaw_broker.answers import one_line
 from nanoclaw_broker.calls import Entry
 from nanoclaw_broker.facts import Ask, Signature, Skill
+from nanoclaw_broker.ledger import Kind
 from nanoclaw_broker.providers import Action, Params
 from nanoclaw_broker.registry import Registry
 from nanoclaw_broker.secrets import Secrets
@@ -77,12 +78,14 @@ def _signature(request: pb.CallRequest, caller: Caller) -> Signature:
 
 def entry(asked: Asked, call_id: str, caller: Caller, trace_id: str, secrets: Secrets) -> Entry:
     """How the ledger will show it."""
-    summary = ""
+    summary, ends_by = "", None
     if asked.action is not None and asked.params is not None:
         summary = one_line(secrets.scrub(asked.action.summary(asked.params)))
+        ends_by = asked.action.unknown_end_of(asked.params) if asked.action.kind is Kind.MUTATING else None
     return Entry(
         call_id=call_id,
         kind=asked.action.kind if asked.action is not None else None,
+        unknown_ends_by=ends_by,
         params_summary=summary,
         principal=caller.principal,
         via=caller.via,

@@ -19,6 +19,7 @@ from nanoclaw_broker.facts import Facts
 from nanoclaw_broker.governance import Reading, Tasks
 from nanoclaw_broker.ledger import State
 from nanoclaw_broker.policy import COUNTED, Limits
+from nanoclaw_broker.providers import Effect
 from nanoclaw_broker.registry import Registry
 from nanoclaw_broker.secrets import Secrets
 from nanoclaw_broker.visibility import grantee
@@ -125,7 +126,9 @@ class Broker:
                 assert asked.action is not None
                 assert asked.params is not None
                 notes = dict(ruling.decision.facts)
-                claimed = Claimed(entry.call_id, asked.action, asked.params, notes, entry.trace_id)
+                ask, made_at = asked.ask, ruling.facts.now
+                effect = Effect(entry.call_id, ask.group, ask.task_id, made_at)
+                claimed = Claimed(effect, asked.action, asked.params, notes, entry.trace_id)
                 return Told(await self._executor.carry_out(claimed), ruling)
             case Outcome.REPLAY:
                 return Told(await self._replay(ruling), ruling)

@@ -10,7 +10,7 @@ from sqlalchemy import bindparam, insert, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from nanoclaw_broker.facts import Ask, Facts
-from nanoclaw_broker.ledger import PENDING, Kind, State, first_state
+from nanoclaw_broker.ledger import PENDING, Kind, State, UnknownEnd, first_state
 from nanoclaw_broker.policy import POLICY_VERSION
 from nanoclaw_broker.tables import LOG, answers, calls, refusals
 from nanoclaw_store import Change, Tx, prepare
@@ -34,7 +34,12 @@ _SETTLE = prepare(
     )
 )
 _ANSWER = prepare(insert(answers))
-_FIND_ANSWER = prepare(select(answers.c.answer).where(answers.c.call_id == bindparam("which")))
+_FIND_ANSWER = prepare(
+    select(answers.c.answer)
+    .where(answers.c.call_id == bindparam("which"))
+    .order_by(answers.c.given.desc())  # a settlement before the end
+    .limit(1)
+)
 _PENDING = prepare(
     select(calls).where(calls.c.state.in_(sorted(state.value for state in PENDING))).order_by(calls.c.call_id)
 )
@@ -54,6 +59,7 @@ class Entry:
 
     call_id: str
     kind: Kind | None
+    unknown_ends_by: UnknownEnd | None
     params_summary: str
     principal: str
     via: str
@@ -106,7 +112,7 @@ def deny(tx: Tx, facts: Facts, capability_id: str, entry: Entry, end: End) -> No
     columns = _columns(tx, facts, entry) | end.columns
     columns |= {"capability_id": capability_id, "claim_number": 0, "claim_of_day": 0}
     _write(tx, facts.ask, entry, "deny", columns)
-    tx.run(_ANSWER, call_id=entry.call_id, answer=end.answer)
+    tx.run(_ANSWER, call_id=entry.call_id, given="end", answer=end.answer)
 
 
 def _columns(tx: Tx, facts: Facts, entry: Entry) -> dict[str, Any]:
@@ -130,6 +136,8 @@ def _columns(tx: Tx, facts: Facts, entry: Entry) -> dict[str, Any]:
         "trace_id": entry.trace_id,
         "created_at": tx.now,
         "updated_at": tx.now,
+        "unknown_ends_by": entry.unknown_ends_by.value if entry.unknown_ends_by is not None else "",
+        "cost_micros": 0,
     }
 
 
@@ -174,7 +182,7 @@ def settle(tx: Tx, call_id: str, was: State, end: End, trace_id: str, action: st
     columns = end.columns | {"updated_at": tx.now}
     if tx.run(_SETTLE, which=call_id, was=was.value, **columns) != 1:
         raise AssertionError(f"call {call_id} is not {was}")
-    tx.run(_ANSWER, call_id=call_id, answer=end.answer)
+    tx.run(_ANSWER, call_id=call_id, given="end", answer=end.answer)
     _log_step(tx, action, call_id, was, columns, trace_id)
 
 
@@ -194,7 +202,7 @@ def _log_step(tx: Tx, action: str, call_id: str, was: State, columns: dict[str, 
 
 
 def answer_of(tx: Tx, call_id: str) -> bytes | None:
-    """The recorded answer; None while the call is under way."""
+    """The recorded answer, that of its settlement once there is one; None while the call is under way."""
     row = tx.one(_FIND_ANSWER, which=call_id)
     return None if row is None else row["answer"]
 

@@ -25,6 +25,7 @@ _LIVE = prepare(
         _c.product_id,
         _c.expires_at,
         _c.id,
+        _c.allow_unverified,
     ).where(_c.group_name == bindparam("group_name"), _c.provider == bindparam("provider"), _is_live)
 )
 _FIND = prepare(
@@ -80,6 +81,7 @@ def as_capability(row: sqlite3.Row) -> Capability:
         product_id=row["product_id"],
         expires_at=row["expires_at"],
         id=row["id"],
+        allow_unverified=bool(row["allow_unverified"]),
     )
 
 
@@ -103,6 +105,7 @@ def grant(tx: Tx, wanted: Capability, new_id: str, by: Caller, *, request_id: st
         "granted_at": tx.now,
         "expires_at": wanted.expires_at,
         "active": 1,
+        "allow_unverified": int(wanted.allow_unverified),
     }
     there = find(tx, wanted.group, wanted.provider, wanted.product_id)
     if there is None:

@@ -23,6 +23,8 @@ class Capability:
     """Empty: company-wide."""
     expires_at: str = ""
     id: str = ""
+    allow_unverified: bool = False
+    """Actions whose end can't be verified may be called at their `unverified_level`."""
 
     def expired(self, now: str) -> bool:
         """Whether it has ended: at its very end it has."""

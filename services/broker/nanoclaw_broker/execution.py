@@ -15,7 +15,7 @@ from nanoclaw.broker.v1 import broker_pb2 as pb
 from nanoclaw_broker import answers, calls
 from nanoclaw_broker.calls import End
 from nanoclaw_broker.ledger import Kind, State, first_state, state_without_reply
-from nanoclaw_broker.providers import Action, ActionFailed, Params
+from nanoclaw_broker.providers import Action, ActionFailed, Effect, Params
 from nanoclaw_broker.secrets import Secrets
 from nanoclaw_core.errors import Kind as ErrorKind
 from nanoclaw_core.errors import NanoclawError
@@ -29,11 +29,16 @@ log = structlog.get_logger()
 class Claimed:
     """A call that is in the ledger and may be carried out. notes: what to tell besides, such as a soft quota."""
 
-    call_id: str
+    effect: Effect
     action: Action[Any]
     params: Params
     notes: dict[str, str]
     trace_id: str
+
+    @property
+    def call_id(self) -> str:
+        """Which one; it is also the effect's key."""
+        return self.effect.key
 
 
 class Executor:
@@ -67,7 +72,7 @@ class Executor:
         why = "the action broke off"
         try:
             async with asyncio.timeout(min(action.timeout_seconds, self._most_seconds)):
-                result = await action.execute(claimed.params)
+                result = await action.execute(claimed.params, claimed.effect)
             return answers.executed(call_id, kind, result, notes, self._secrets)
         except ActionFailed as error:
             return answers.refused_by_provider(call_id, error, notes, self._secrets)

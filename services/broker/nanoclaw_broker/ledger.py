@@ -8,6 +8,12 @@ class State(enum.StrEnum):
 
     DENIED = "DENIED"
     """Refused; nothing left the machine."""
+    AWAITING_APPROVAL = "AWAITING_APPROVAL"
+    """Of L3, allowed but for its votes; nothing left the machine."""
+    EXPIRED = "EXPIRED"
+    """It had not got its votes in time, or task, grant or policy moved meanwhile."""
+    REJECTED = "REJECTED"
+    """Voted down."""
     PREPARED = "PREPARED"
     """Allowed and claimed, nothing sent. Found at start: it was never sent."""
     SENT = "SENT"
@@ -20,6 +26,12 @@ class State(enum.StrEnum):
     """A read or a pure action that ended without an answer: nothing has changed anywhere."""
     UNKNOWN = "UNKNOWN"
     """A mutating action that ended without a parsed reply: nobody knows, and it is not repeated."""
+    RECONCILED = "RECONCILED"
+    """It was UNKNOWN; the provider or a person said what had become of it. The code: OK or NOT_DONE."""
+    COMPENSATED = "COMPENSATED"
+    """It was UNKNOWN; its effect has been undone."""
+    ABANDONED = "ABANDONED"
+    """It was UNKNOWN; a person gave up finding out."""
 
 
 class Kind(enum.StrEnum):
@@ -33,14 +45,35 @@ class Kind(enum.StrEnum):
     """Changes it."""
 
 
+class UnknownEnd(enum.StrEnum):
+    """How an UNKNOWN end of a mutating action is cleared up."""
+
+    PROVIDER_KEY = "provider_key"
+    """The provider deduplicates by `Effect.key`: the same request is sent again."""
+    VERIFY = "verify"
+    """The provider is asked whether it happened."""
+    COMPENSATE = "compensate"
+    """The effect is undone."""
+    HARMLESS = "harmless"
+    """It does no harm to repeat it, so nobody needs to know."""
+    NONE = "none"
+    """Only a person can say. Such an action is of L3, or of a lower level under a grant that says allow_unverified."""
+
+
 TRANSITIONS: dict[State, frozenset[State]] = {
     State.DENIED: frozenset(),
+    State.AWAITING_APPROVAL: frozenset({State.PREPARED, State.EXPIRED, State.REJECTED}),
+    State.EXPIRED: frozenset(),
+    State.REJECTED: frozenset(),
     State.PREPARED: frozenset({State.SENT, State.FAILED}),
     State.SENT: frozenset({State.EXECUTED, State.FAILED, State.TIMEOUT, State.UNKNOWN}),
     State.EXECUTED: frozenset(),
     State.FAILED: frozenset(),
     State.TIMEOUT: frozenset(),
-    State.UNKNOWN: frozenset(),
+    State.UNKNOWN: frozenset({State.RECONCILED, State.COMPENSATED, State.ABANDONED}),
+    State.RECONCILED: frozenset(),
+    State.COMPENSATED: frozenset(),
+    State.ABANDONED: frozenset(),
 }
 
 PENDING = frozenset({State.PREPARED, State.SENT})

@@ -1,19 +1,23 @@
 """The providers of this broker: those built in, and those that installed packages offer."""
 
+import asyncio
 import re
 from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
+import structlog
 from pydantic import ValidationError
 
 from nanoclaw_broker.facts import Problem, Skill
-from nanoclaw_broker.ledger import Kind
+from nanoclaw_broker.ledger import Kind, UnknownEnd
 from nanoclaw_broker.policy import Level
 from nanoclaw_broker.providers import Action, Environment, Params, Provider, Refused
 from nanoclaw_broker.secrets import Secrets
 from nanoclaw_core.errors import Kind as ErrorKind
 from nanoclaw_core.errors import NanoclawError
+
+log = structlog.get_logger()
 
 GROUP = "nanoclaw.providers"
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
@@ -65,6 +69,19 @@ class Registry:
         for provider in self.providers:
             _check(provider)
 
+    async def start(self) -> None:
+        """Makes the providers ready. Raises what they raise."""
+        for provider in self.providers:
+            if provider.start is not None:
+                await provider.start()
+
+    async def close(self) -> None:
+        """Has every provider let go; one that fails does not keep the others."""
+        closing = [provider.close() for provider in self.providers if provider.close is not None]
+        for ended in await asyncio.gather(*closing, return_exceptions=True):
+            if isinstance(ended, BaseException):
+                log.error("provider_not_closed", error=type(ended).__name__)
+
     def get(self, name: str) -> Provider | None:
         """The provider of that name."""
         return self._by_name.get(name)
@@ -92,7 +109,10 @@ class Registry:
         except Refused as refused:
             problem = Problem(refused.code, refused.message, refused.next_step)
             return Skill(self.names, provider.levels, missing, (problem,)), action, None
-        return Skill(self.names, provider.levels, missing), action, params
+        levels = provider.levels
+        if (level := action.level_of(params)) is not action.level:
+            levels = {**levels, action_name: level}
+        return Skill(self.names, levels, missing), action, params
 
 
 def _problems(error: ValidationError) -> tuple[Problem, ...]:
@@ -113,6 +133,8 @@ def _check(provider: Provider) -> None:
     for action in provider.actions:
         if action.level is Level.L0 or (action.kind is Kind.MUTATING and action.level < Level.L2):
             raise _invalid(f"{provider.name} {action.name}: {action.kind} at {action.level.name} is not possible")
+        if action.kind is Kind.MUTATING and action.unknown_ends_by is UnknownEnd.NONE and action.level < Level.L3:
+            raise _invalid(f"{provider.name} {action.name}: nobody can say what became of it, so it must be of L3")
         if not issubclass(action.params, Params):
             raise _invalid(f"{provider.name} {action.name}: its parameters are not a Params")
 

@@ -37,6 +37,7 @@ capabilities = Table(
     _moment("expires_at"),  # empty: never
     _number("active"),
     _number("changes"),  # rises with every grant and revoke
+    _number("allow_unverified"),
 )
 
 calls = Table(
@@ -69,13 +70,70 @@ calls = Table(
     _number("duration_ms"),
     _moment("created_at"),
     _moment("updated_at"),
+    _text("unknown_ends_by"),  # empty where nothing is changed
+    _number("cost_micros"),  # reserved while it is under way, spent afterwards
 )
 
 answers = Table(
     "ext_answers",
     metadata,
     Column("call_id", Text, primary_key=True),
+    Column("given", Text, primary_key=True),  # end, settlement
     Column("answer", LargeBinary, nullable=False),  # CallResponse
+)
+
+params = Table(
+    "ext_params",
+    metadata,
+    Column("call_id", Text, primary_key=True),
+    Column("ciphertext", LargeBinary, nullable=False),
+)
+
+pending = Table(
+    "ext_pending",
+    metadata,
+    Column("call_id", Text, primary_key=True),
+    _text("params_digest"),
+    _number("task_version"),
+    _number("capability_changes"),
+    _moment("expires_at"),
+)
+
+votes = Table(
+    "ext_votes",
+    metadata,
+    Column("call_id", Text, primary_key=True),
+    Column("principal", Text, primary_key=True),
+    _text("party"),  # the group, or the operator itself
+    _number("approve"),
+    _text("params_digest"),
+    _text("notes"),
+    _text("via"),
+    _text("attempt_id"),
+    _moment("voted_at"),
+)
+
+freezes = Table(
+    "ext_freezes",
+    metadata,
+    Column("scope", Text, primary_key=True),  # all, group, provider
+    Column("name", Text, primary_key=True),
+    _number("max_level"),
+    _text("reason"),
+    _text("principal"),
+    _moment("frozen_at"),
+    _number("active"),
+)
+
+settlements = Table(
+    "ext_settlements",
+    metadata,
+    Column("call_id", Text, primary_key=True),
+    _text("outcome"),
+    _text("principal"),
+    _text("note"),
+    _text("answer_sha256"),
+    _moment("settled_at"),
 )
 
 refusals = Table(
@@ -96,6 +154,14 @@ SLICE = Slice(
     tables=frozenset(metadata.tables),
     migrations=Path(__file__).parent / "migrations",
     log=LOG.name,
-    folded={"ext_capabilities": ("id",), "ext_calls": ("call_id",)},
+    folded={
+        "ext_capabilities": ("id",),
+        "ext_calls": ("call_id",),
+        "ext_pending": ("call_id",),
+        "ext_votes": ("call_id", "principal"),
+        "ext_freezes": ("scope", "name"),
+        "ext_settlements": ("call_id",),
+    },
 )
-"""Answers are not folded, they are too large for the log: `answer_sha256` ties them to it. Nor are refusals: counts."""
+"""Answers are not folded, they are too large for the log: `answer_sha256` ties them to it. Nor are refusals, which are
+counts, nor parameters, which are deleted."""

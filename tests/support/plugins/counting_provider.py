@@ -3,9 +3,9 @@
 import os
 from pathlib import Path
 
-from nanoclaw_broker.ledger import Kind
+from nanoclaw_broker.ledger import Kind, UnknownEnd
 from nanoclaw_broker.policy import Level
-from nanoclaw_broker.providers import Action, Environment, Params, Provider, Result
+from nanoclaw_broker.providers import Action, Effect, Environment, Params, Provider, Result
 
 
 class AddParams(Params):
@@ -20,13 +20,14 @@ class Add(Action[AddParams]):
     name = "add"
     level = Level.L2
     kind = Kind.MUTATING
+    unknown_ends_by = UnknownEnd.VERIFY
     description = "counts one effect"
     params = AddParams
 
     def __init__(self, file: Path) -> None:
         self._file = file
 
-    async def execute(self, params: AddParams) -> Result:
+    async def execute(self, params: AddParams, effect: Effect) -> Result:
         """One line for each effect; O_APPEND keeps lines whole."""
         descriptor = os.open(self._file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         try:
@@ -34,6 +35,11 @@ class Add(Action[AddParams]):
         finally:
             os.close(descriptor)
         return Result({"counted": params.key})
+
+    async def verify(self, params: AddParams, effect: Effect) -> Result | None:
+        """Whether the key is in the file."""
+        counted = self._file.read_text().splitlines() if self._file.exists() else []
+        return Result({"counted": params.key}) if params.key in counted else None
 
 
 def provider(environment: Environment) -> Provider:

@@ -51,6 +51,40 @@ ACCESS_LEVEL_L3: AccessLevel.ValueType  # 4
 """Deploy, merge, pay: what can't be repeated safely."""
 Global___AccessLevel: _TypeAlias = AccessLevel  # noqa: Y015
 
+class _UnknownEndsBy:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _UnknownEndsByEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_UnknownEndsBy.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    UNKNOWN_ENDS_BY_UNSPECIFIED: _UnknownEndsBy.ValueType  # 0
+    UNKNOWN_ENDS_BY_PROVIDER_KEY: _UnknownEndsBy.ValueType  # 1
+    """The provider deduplicates by our key: the same request is sent again."""
+    UNKNOWN_ENDS_BY_VERIFY: _UnknownEndsBy.ValueType  # 2
+    """The provider is asked whether it happened."""
+    UNKNOWN_ENDS_BY_COMPENSATE: _UnknownEndsBy.ValueType  # 3
+    """The effect is undone."""
+    UNKNOWN_ENDS_BY_HARMLESS: _UnknownEndsBy.ValueType  # 4
+    """It does no harm to repeat it, so nobody needs to know."""
+    UNKNOWN_ENDS_BY_NONE: _UnknownEndsBy.ValueType  # 5
+    """Only a person can: Settle."""
+
+class UnknownEndsBy(_UnknownEndsBy, metaclass=_UnknownEndsByEnumTypeWrapper):
+    """How an UNKNOWN end of an action is cleared up."""
+
+UNKNOWN_ENDS_BY_UNSPECIFIED: UnknownEndsBy.ValueType  # 0
+UNKNOWN_ENDS_BY_PROVIDER_KEY: UnknownEndsBy.ValueType  # 1
+"""The provider deduplicates by our key: the same request is sent again."""
+UNKNOWN_ENDS_BY_VERIFY: UnknownEndsBy.ValueType  # 2
+"""The provider is asked whether it happened."""
+UNKNOWN_ENDS_BY_COMPENSATE: UnknownEndsBy.ValueType  # 3
+"""The effect is undone."""
+UNKNOWN_ENDS_BY_HARMLESS: UnknownEndsBy.ValueType  # 4
+"""It does no harm to repeat it, so nobody needs to know."""
+UNKNOWN_ENDS_BY_NONE: UnknownEndsBy.ValueType  # 5
+"""Only a person can: Settle."""
+Global___UnknownEndsBy: _TypeAlias = UnknownEndsBy  # noqa: Y015
+
 class _CallStatus:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -92,6 +126,18 @@ class _CallStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CallState.V
     """A read or a pure action that ended without a reply."""
     CALL_STATE_UNKNOWN: _CallState.ValueType  # 7
     """A mutating action that ended without a parsed reply: nobody knows, and it is not repeated."""
+    CALL_STATE_AWAITING_APPROVAL: _CallState.ValueType  # 8
+    """An L3 call that waits for its votes; nothing left the machine."""
+    CALL_STATE_EXPIRED: _CallState.ValueType  # 9
+    """It had not got its votes in time, or task, grant or policy moved meanwhile."""
+    CALL_STATE_REJECTED: _CallState.ValueType  # 10
+    """Voted down."""
+    CALL_STATE_RECONCILED: _CallState.ValueType  # 11
+    """It was UNKNOWN, and the provider or a person said what had become of it; the code says which: OK or NOT_DONE."""
+    CALL_STATE_COMPENSATED: _CallState.ValueType  # 12
+    """It was UNKNOWN, and its effect has been undone."""
+    CALL_STATE_ABANDONED: _CallState.ValueType  # 13
+    """It was UNKNOWN, and a person gave up finding out."""
 
 class CallState(_CallState, metaclass=_CallStateEnumTypeWrapper):
     """Where a call is in the ledger."""
@@ -109,7 +155,48 @@ CALL_STATE_TIMEOUT: CallState.ValueType  # 6
 """A read or a pure action that ended without a reply."""
 CALL_STATE_UNKNOWN: CallState.ValueType  # 7
 """A mutating action that ended without a parsed reply: nobody knows, and it is not repeated."""
+CALL_STATE_AWAITING_APPROVAL: CallState.ValueType  # 8
+"""An L3 call that waits for its votes; nothing left the machine."""
+CALL_STATE_EXPIRED: CallState.ValueType  # 9
+"""It had not got its votes in time, or task, grant or policy moved meanwhile."""
+CALL_STATE_REJECTED: CallState.ValueType  # 10
+"""Voted down."""
+CALL_STATE_RECONCILED: CallState.ValueType  # 11
+"""It was UNKNOWN, and the provider or a person said what had become of it; the code says which: OK or NOT_DONE."""
+CALL_STATE_COMPENSATED: CallState.ValueType  # 12
+"""It was UNKNOWN, and its effect has been undone."""
+CALL_STATE_ABANDONED: CallState.ValueType  # 13
+"""It was UNKNOWN, and a person gave up finding out."""
 Global___CallState: _TypeAlias = CallState  # noqa: Y015
+
+class _SettleOutcome:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SettleOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SettleOutcome.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SETTLE_OUTCOME_UNSPECIFIED: _SettleOutcome.ValueType  # 0
+    SETTLE_OUTCOME_HAPPENED: _SettleOutcome.ValueType  # 1
+    """It had happened: RECONCILED, code OK."""
+    SETTLE_OUTCOME_DID_NOT_HAPPEN: _SettleOutcome.ValueType  # 2
+    """It had not: RECONCILED, code NOT_DONE; its idempotency key stays used."""
+    SETTLE_OUTCOME_UNDONE: _SettleOutcome.ValueType  # 3
+    """It was undone: COMPENSATED."""
+    SETTLE_OUTCOME_GIVEN_UP: _SettleOutcome.ValueType  # 4
+    """Nobody will know: ABANDONED."""
+
+class SettleOutcome(_SettleOutcome, metaclass=_SettleOutcomeEnumTypeWrapper): ...
+
+SETTLE_OUTCOME_UNSPECIFIED: SettleOutcome.ValueType  # 0
+SETTLE_OUTCOME_HAPPENED: SettleOutcome.ValueType  # 1
+"""It had happened: RECONCILED, code OK."""
+SETTLE_OUTCOME_DID_NOT_HAPPEN: SettleOutcome.ValueType  # 2
+"""It had not: RECONCILED, code NOT_DONE; its idempotency key stays used."""
+SETTLE_OUTCOME_UNDONE: SettleOutcome.ValueType  # 3
+"""It was undone: COMPENSATED."""
+SETTLE_OUTCOME_GIVEN_UP: SettleOutcome.ValueType  # 4
+"""Nobody will know: ABANDONED."""
+Global___SettleOutcome: _TypeAlias = SettleOutcome  # noqa: Y015
 
 @_typing.final
 class CallRequest(_message.Message):
@@ -388,6 +475,11 @@ class CallRecord(_message.Message):
     DURATION_MS_FIELD_NUMBER: _builtins.int
     CREATED_AT_FIELD_NUMBER: _builtins.int
     UPDATED_AT_FIELD_NUMBER: _builtins.int
+    UNKNOWN_ENDS_BY_FIELD_NUMBER: _builtins.int
+    COST_MICROS_FIELD_NUMBER: _builtins.int
+    APPROVAL_EXPIRES_AT_FIELD_NUMBER: _builtins.int
+    SETTLEMENT_FIELD_NUMBER: _builtins.int
+    VOTES_FIELD_NUMBER: _builtins.int
     call_id: _builtins.str
     request_id: _builtins.str
     group: _builtins.str
@@ -408,10 +500,24 @@ class CallRecord(_message.Message):
     policy_version: _builtins.str
     trace_id: _builtins.str
     duration_ms: _builtins.int
+    unknown_ends_by: Global___UnknownEndsBy.ValueType
+    """How its UNKNOWN end would be, or was, cleared up; unspecified for what changes nothing."""
+    cost_micros: _builtins.int
+    """In micros of a dollar: 1 000 000 are 100 cents. Reserved while it is under way, spent afterwards."""
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def updated_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def approval_expires_at(self) -> _timestamp_pb2.Timestamp:
+        """Until when it waits for votes; set for AWAITING_APPROVAL only."""
+
+    @_builtins.property
+    def settlement(self) -> Global___Settlement:
+        """Unset for what was never UNKNOWN, or still is."""
+
+    @_builtins.property
+    def votes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Vote]: ...
     def __init__(
         self,
         *,
@@ -437,14 +543,80 @@ class CallRecord(_message.Message):
         duration_ms: _builtins.int = ...,
         created_at: _timestamp_pb2.Timestamp | None = ...,
         updated_at: _timestamp_pb2.Timestamp | None = ...,
+        unknown_ends_by: Global___UnknownEndsBy.ValueType = ...,
+        cost_micros: _builtins.int = ...,
+        approval_expires_at: _timestamp_pb2.Timestamp | None = ...,
+        settlement: Global___Settlement | None = ...,
+        votes: _abc.Iterable[Global___Vote] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "updated_at", b"updated_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["approval_expires_at", b"approval_expires_at", "created_at", b"created_at", "settlement", b"settlement", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "attempt_id", b"attempt_id", "call_id", b"call_id", "code", b"code", "created_at", b"created_at", "duration_ms", b"duration_ms", "group", b"group", "idempotency_key", b"idempotency_key", "level", b"level", "params_hmac", b"params_hmac", "params_summary", b"params_summary", "policy_version", b"policy_version", "product_id", b"product_id", "provider", b"provider", "reason", b"reason", "request_id", b"request_id", "result_summary", b"result_summary", "scope", b"scope", "state", b"state", "task_id", b"task_id", "trace_id", b"trace_id", "updated_at", b"updated_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "approval_expires_at", b"approval_expires_at", "attempt_id", b"attempt_id", "call_id", b"call_id", "code", b"code", "cost_micros", b"cost_micros", "created_at", b"created_at", "duration_ms", b"duration_ms", "group", b"group", "idempotency_key", b"idempotency_key", "level", b"level", "params_hmac", b"params_hmac", "params_summary", b"params_summary", "policy_version", b"policy_version", "product_id", b"product_id", "provider", b"provider", "reason", b"reason", "request_id", b"request_id", "result_summary", b"result_summary", "scope", b"scope", "settlement", b"settlement", "state", b"state", "task_id", b"task_id", "trace_id", b"trace_id", "unknown_ends_by", b"unknown_ends_by", "updated_at", b"updated_at", "votes", b"votes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CallRecord: _TypeAlias = CallRecord  # noqa: Y015
+
+@_typing.final
+class Settlement(_message.Message):
+    """How an UNKNOWN call was cleared up."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    PRINCIPAL_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
+    SETTLED_AT_FIELD_NUMBER: _builtins.int
+    outcome: Global___SettleOutcome.ValueType
+    principal: _builtins.str
+    """service:broker where the provider was asked."""
+    note: _builtins.str
+    @_builtins.property
+    def settled_at(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        outcome: Global___SettleOutcome.ValueType = ...,
+        principal: _builtins.str = ...,
+        note: _builtins.str = ...,
+        settled_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["settled_at", b"settled_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["note", b"note", "outcome", b"outcome", "principal", b"principal", "settled_at", b"settled_at"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Settlement: _TypeAlias = Settlement  # noqa: Y015
+
+@_typing.final
+class Vote(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PRINCIPAL_FIELD_NUMBER: _builtins.int
+    APPROVE_FIELD_NUMBER: _builtins.int
+    NOTES_FIELD_NUMBER: _builtins.int
+    VOTED_AT_FIELD_NUMBER: _builtins.int
+    principal: _builtins.str
+    approve: _builtins.bool
+    notes: _builtins.str
+    @_builtins.property
+    def voted_at(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        principal: _builtins.str = ...,
+        approve: _builtins.bool = ...,
+        notes: _builtins.str = ...,
+        voted_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["voted_at", b"voted_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approve", b"approve", "notes", b"notes", "principal", b"principal", "voted_at", b"voted_at"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Vote: _TypeAlias = Vote  # noqa: Y015
 
 @_typing.final
 class GetCallRequest(_message.Message):
@@ -509,11 +681,14 @@ class ListCallsRequest(_message.Message):
     PROVIDER_FIELD_NUMBER: _builtins.int
     TASK_ID_FIELD_NUMBER: _builtins.int
     STATES_FIELD_NUMBER: _builtins.int
+    UNKNOWN_FIRST_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     page_token: _builtins.str
     group: _builtins.str
     provider: _builtins.str
     task_id: _builtins.str
+    unknown_first: _builtins.bool
+    """Those in UNKNOWN before all others, oldest first, then the rest, newest first."""
     @_builtins.property
     def states(self) -> _containers.RepeatedScalarFieldContainer[Global___CallState.ValueType]: ...
     def __init__(
@@ -525,10 +700,11 @@ class ListCallsRequest(_message.Message):
         provider: _builtins.str = ...,
         task_id: _builtins.str = ...,
         states: _abc.Iterable[Global___CallState.ValueType] | None = ...,
+        unknown_first: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["group", b"group", "page_size", b"page_size", "page_token", b"page_token", "provider", b"provider", "states", b"states", "task_id", b"task_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["group", b"group", "page_size", b"page_size", "page_token", b"page_token", "provider", b"provider", "states", b"states", "task_id", b"task_id", "unknown_first", b"unknown_first"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -558,6 +734,433 @@ class ListCallsResponse(_message.Message):
 Global___ListCallsResponse: _TypeAlias = ListCallsResponse  # noqa: Y015
 
 @_typing.final
+class PendingCall(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CALL_FIELD_NUMBER: _builtins.int
+    RENDERED_FIELD_NUMBER: _builtins.int
+    PARAMS_DIGEST_FIELD_NUMBER: _builtins.int
+    EXCLUDED_FIELD_NUMBER: _builtins.int
+    VOTES_NEEDED_FIELD_NUMBER: _builtins.int
+    OPERATOR_NEEDED_FIELD_NUMBER: _builtins.int
+    rendered: _builtins.str
+    """What would happen, rendered by the action from the parameters that would be sent; secrets scrubbed."""
+    params_digest: _builtins.str
+    """SHA-256 over the canonical parameters, provider and action, hexadecimal: what a vote is for."""
+    votes_needed: _builtins.int
+    """How many more votes it takes, and whether one of them must be an operator's."""
+    operator_needed: _builtins.bool
+    @_builtins.property
+    def call(self) -> Global___CallRecord: ...
+    @_builtins.property
+    def excluded(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Who may not vote: those that executed the task, and who asked."""
+
+    def __init__(
+        self,
+        *,
+        call: Global___CallRecord | None = ...,
+        rendered: _builtins.str = ...,
+        params_digest: _builtins.str = ...,
+        excluded: _abc.Iterable[_builtins.str] | None = ...,
+        votes_needed: _builtins.int = ...,
+        operator_needed: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["call", b"call"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["call", b"call", "excluded", b"excluded", "operator_needed", b"operator_needed", "params_digest", b"params_digest", "rendered", b"rendered", "votes_needed", b"votes_needed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PendingCall: _TypeAlias = PendingCall  # noqa: Y015
+
+@_typing.final
+class ListPendingCallsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    GROUP_FIELD_NUMBER: _builtins.int
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    page_token: _builtins.str
+    group: _builtins.str
+    task_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        group: _builtins.str = ...,
+        task_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["group", b"group", "page_size", b"page_size", "page_token", b"page_token", "task_id", b"task_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListPendingCallsRequest: _TypeAlias = ListPendingCallsRequest  # noqa: Y015
+
+@_typing.final
+class ListPendingCallsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CALLS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    @_builtins.property
+    def calls(self) -> _containers.RepeatedCompositeFieldContainer[Global___PendingCall]: ...
+    def __init__(
+        self,
+        *,
+        calls: _abc.Iterable[Global___PendingCall] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["calls", b"calls", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListPendingCallsResponse: _TypeAlias = ListPendingCallsResponse  # noqa: Y015
+
+@_typing.final
+class ApproveCallRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    CALL_ID_FIELD_NUMBER: _builtins.int
+    PARAMS_DIGEST_FIELD_NUMBER: _builtins.int
+    NOTES_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    call_id: _builtins.str
+    params_digest: _builtins.str
+    """As ListPendingCalls showed it."""
+    notes: _builtins.str
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        call_id: _builtins.str = ...,
+        params_digest: _builtins.str = ...,
+        notes: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["call_id", b"call_id", "notes", b"notes", "params_digest", b"params_digest", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ApproveCallRequest: _TypeAlias = ApproveCallRequest  # noqa: Y015
+
+@_typing.final
+class ApproveCallResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CALL_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def call(self) -> Global___CallRecord: ...
+    @_builtins.property
+    def outcome(self) -> Global___CallResponse:
+        """Set where this vote was the last one that it took: what came of the call."""
+
+    def __init__(
+        self,
+        *,
+        call: Global___CallRecord | None = ...,
+        outcome: Global___CallResponse | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["call", b"call", "outcome", b"outcome"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["call", b"call", "outcome", b"outcome"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ApproveCallResponse: _TypeAlias = ApproveCallResponse  # noqa: Y015
+
+@_typing.final
+class RejectCallRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    CALL_ID_FIELD_NUMBER: _builtins.int
+    PARAMS_DIGEST_FIELD_NUMBER: _builtins.int
+    NOTES_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    call_id: _builtins.str
+    params_digest: _builtins.str
+    notes: _builtins.str
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        call_id: _builtins.str = ...,
+        params_digest: _builtins.str = ...,
+        notes: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["call_id", b"call_id", "notes", b"notes", "params_digest", b"params_digest", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RejectCallRequest: _TypeAlias = RejectCallRequest  # noqa: Y015
+
+@_typing.final
+class RejectCallResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CALL_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def call(self) -> Global___CallRecord: ...
+    def __init__(
+        self,
+        *,
+        call: Global___CallRecord | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["call", b"call"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["call", b"call"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RejectCallResponse: _TypeAlias = RejectCallResponse  # noqa: Y015
+
+@_typing.final
+class CallFreeze(_message.Message):
+    """A lowered ceiling. group and provider empty: for all."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GROUP_FIELD_NUMBER: _builtins.int
+    PROVIDER_FIELD_NUMBER: _builtins.int
+    MAX_LEVEL_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    PRINCIPAL_FIELD_NUMBER: _builtins.int
+    FROZEN_AT_FIELD_NUMBER: _builtins.int
+    group: _builtins.str
+    provider: _builtins.str
+    max_level: Global___AccessLevel.ValueType
+    """Calls above this are refused with FROZEN; L0 refuses all."""
+    reason: _builtins.str
+    principal: _builtins.str
+    @_builtins.property
+    def frozen_at(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        group: _builtins.str = ...,
+        provider: _builtins.str = ...,
+        max_level: Global___AccessLevel.ValueType = ...,
+        reason: _builtins.str = ...,
+        principal: _builtins.str = ...,
+        frozen_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["frozen_at", b"frozen_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["frozen_at", b"frozen_at", "group", b"group", "max_level", b"max_level", "principal", b"principal", "provider", b"provider", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CallFreeze: _TypeAlias = CallFreeze  # noqa: Y015
+
+@_typing.final
+class FreezeRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    GROUP_FIELD_NUMBER: _builtins.int
+    PROVIDER_FIELD_NUMBER: _builtins.int
+    MAX_LEVEL_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    group: _builtins.str
+    """At most one of group and provider."""
+    provider: _builtins.str
+    max_level: Global___AccessLevel.ValueType
+    reason: _builtins.str
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        group: _builtins.str = ...,
+        provider: _builtins.str = ...,
+        max_level: Global___AccessLevel.ValueType = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["group", b"group", "max_level", b"max_level", "provider", b"provider", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FreezeRequest: _TypeAlias = FreezeRequest  # noqa: Y015
+
+@_typing.final
+class FreezeResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FREEZE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def freeze(self) -> Global___CallFreeze: ...
+    def __init__(
+        self,
+        *,
+        freeze: Global___CallFreeze | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["freeze", b"freeze"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["freeze", b"freeze"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FreezeResponse: _TypeAlias = FreezeResponse  # noqa: Y015
+
+@_typing.final
+class UnfreezeRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    GROUP_FIELD_NUMBER: _builtins.int
+    PROVIDER_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    group: _builtins.str
+    provider: _builtins.str
+    reason: _builtins.str
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        group: _builtins.str = ...,
+        provider: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["group", b"group", "provider", b"provider", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UnfreezeRequest: _TypeAlias = UnfreezeRequest  # noqa: Y015
+
+@_typing.final
+class UnfreezeResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHANGED_FIELD_NUMBER: _builtins.int
+    changed: _builtins.bool
+    """False where there was none."""
+    def __init__(
+        self,
+        *,
+        changed: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changed", b"changed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UnfreezeResponse: _TypeAlias = UnfreezeResponse  # noqa: Y015
+
+@_typing.final
+class ListFreezesRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    page_token: _builtins.str
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListFreezesRequest: _TypeAlias = ListFreezesRequest  # noqa: Y015
+
+@_typing.final
+class ListFreezesResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FREEZES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    @_builtins.property
+    def freezes(self) -> _containers.RepeatedCompositeFieldContainer[Global___CallFreeze]: ...
+    def __init__(
+        self,
+        *,
+        freezes: _abc.Iterable[Global___CallFreeze] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["freezes", b"freezes", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListFreezesResponse: _TypeAlias = ListFreezesResponse  # noqa: Y015
+
+@_typing.final
+class SettleRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    CALL_ID_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    call_id: _builtins.str
+    outcome: Global___SettleOutcome.ValueType
+    note: _builtins.str
+    """How it is known; kept in the log."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        call_id: _builtins.str = ...,
+        outcome: Global___SettleOutcome.ValueType = ...,
+        note: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["call_id", b"call_id", "note", b"note", "outcome", b"outcome", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SettleRequest: _TypeAlias = SettleRequest  # noqa: Y015
+
+@_typing.final
+class SettleResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CALL_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def call(self) -> Global___CallRecord: ...
+    def __init__(
+        self,
+        *,
+        call: Global___CallRecord | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["call", b"call"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["call", b"call"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SettleResponse: _TypeAlias = SettleResponse  # noqa: Y015
+
+@_typing.final
 class Capability(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -573,6 +1176,7 @@ class Capability(_message.Message):
     GRANTED_AT_FIELD_NUMBER: _builtins.int
     EXPIRES_AT_FIELD_NUMBER: _builtins.int
     ACTIVE_FIELD_NUMBER: _builtins.int
+    ALLOW_UNVERIFIED_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     group: _builtins.str
     provider: _builtins.str
@@ -583,6 +1187,8 @@ class Capability(_message.Message):
     """Empty: company-wide."""
     granted_by: _builtins.str
     active: _builtins.bool
+    allow_unverified: _builtins.bool
+    """Actions whose end can't be verified, which need L3, may be called at the level that they have when that is accepted."""
     @_builtins.property
     def allowed_actions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Empty: every action up to the level."""
@@ -612,10 +1218,11 @@ class Capability(_message.Message):
         granted_at: _timestamp_pb2.Timestamp | None = ...,
         expires_at: _timestamp_pb2.Timestamp | None = ...,
         active: _builtins.bool = ...,
+        allow_unverified: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at", "granted_at", b"granted_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_level", b"access_level", "active", b"active", "allowed_actions", b"allowed_actions", "denied_actions", b"denied_actions", "expires_at", b"expires_at", "granted_at", b"granted_at", "granted_by", b"granted_by", "group", b"group", "id", b"id", "product_id", b"product_id", "provider", b"provider", "requires_task_gate", b"requires_task_gate"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_level", b"access_level", "active", b"active", "allow_unverified", b"allow_unverified", "allowed_actions", b"allowed_actions", "denied_actions", b"denied_actions", "expires_at", b"expires_at", "granted_at", b"granted_at", "granted_by", b"granted_by", "group", b"group", "id", b"id", "product_id", b"product_id", "provider", b"provider", "requires_task_gate", b"requires_task_gate"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -634,12 +1241,15 @@ class GrantRequest(_message.Message):
     REQUIRES_TASK_GATE_FIELD_NUMBER: _builtins.int
     PRODUCT_ID_FIELD_NUMBER: _builtins.int
     EXPIRES_AT_FIELD_NUMBER: _builtins.int
+    ALLOW_UNVERIFIED_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     group: _builtins.str
     provider: _builtins.str
     access_level: Global___AccessLevel.ValueType
     requires_task_gate: _builtins.str
     product_id: _builtins.str
+    allow_unverified: _builtins.bool
+    """See Capability. Admins only."""
     @_builtins.property
     def allowed_actions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -660,10 +1270,11 @@ class GrantRequest(_message.Message):
         requires_task_gate: _builtins.str = ...,
         product_id: _builtins.str = ...,
         expires_at: _timestamp_pb2.Timestamp | None = ...,
+        allow_unverified: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_level", b"access_level", "allowed_actions", b"allowed_actions", "denied_actions", b"denied_actions", "expires_at", b"expires_at", "group", b"group", "product_id", b"product_id", "provider", b"provider", "request_id", b"request_id", "requires_task_gate", b"requires_task_gate"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_level", b"access_level", "allow_unverified", b"allow_unverified", "allowed_actions", b"allowed_actions", "denied_actions", b"denied_actions", "expires_at", b"expires_at", "group", b"group", "product_id", b"product_id", "provider", b"provider", "request_id", b"request_id", "requires_task_gate", b"requires_task_gate"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -870,12 +1481,20 @@ class Action(_message.Message):
     MUTATING_FIELD_NUMBER: _builtins.int
     PARAMS_SCHEMA_JSON_FIELD_NUMBER: _builtins.int
     TIMEOUT_MS_FIELD_NUMBER: _builtins.int
+    UNKNOWN_ENDS_BY_FIELD_NUMBER: _builtins.int
+    UNVERIFIED_LEVEL_FIELD_NUMBER: _builtins.int
+    FAILURE_MODES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     level: Global___AccessLevel.ValueType
     description: _builtins.str
     mutating: _builtins.bool
     params_schema_json: _builtins.str
     timeout_ms: _builtins.int
+    unknown_ends_by: Global___UnknownEndsBy.ValueType
+    unverified_level: Global___AccessLevel.ValueType
+    """The level under a grant with allow_unverified; unspecified where that makes no difference."""
+    @_builtins.property
+    def failure_modes(self) -> _containers.RepeatedCompositeFieldContainer[Global___FailureMode]: ...
     def __init__(
         self,
         *,
@@ -885,14 +1504,46 @@ class Action(_message.Message):
         mutating: _builtins.bool = ...,
         params_schema_json: _builtins.str = ...,
         timeout_ms: _builtins.int = ...,
+        unknown_ends_by: Global___UnknownEndsBy.ValueType = ...,
+        unverified_level: Global___AccessLevel.ValueType = ...,
+        failure_modes: _abc.Iterable[Global___FailureMode] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "level", b"level", "mutating", b"mutating", "name", b"name", "params_schema_json", b"params_schema_json", "timeout_ms", b"timeout_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "failure_modes", b"failure_modes", "level", b"level", "mutating", b"mutating", "name", b"name", "params_schema_json", b"params_schema_json", "timeout_ms", b"timeout_ms", "unknown_ends_by", b"unknown_ends_by", "unverified_level", b"unverified_level"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Action: _TypeAlias = Action  # noqa: Y015
+
+@_typing.final
+class FailureMode(_message.Message):
+    """How an action is known to fail."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CODE_FIELD_NUMBER: _builtins.int
+    CATEGORY_FIELD_NUMBER: _builtins.int
+    PROBABILITY_FIELD_NUMBER: _builtins.int
+    code: _builtins.str
+    category: _builtins.str
+    """TRANSIENT, PERMANENT, RESOURCE, PERMISSION, VALIDATION, …"""
+    probability: _builtins.float
+    """Of a call, from 0 to 1, as declared by the action."""
+    def __init__(
+        self,
+        *,
+        code: _builtins.str = ...,
+        category: _builtins.str = ...,
+        probability: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["category", b"category", "code", b"code", "probability", b"probability"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FailureMode: _TypeAlias = FailureMode  # noqa: Y015
 
 @_typing.final
 class Provider(_message.Message):
@@ -1011,6 +1662,59 @@ class WatchCapabilitiesResponse(_message.Message):
 Global___WatchCapabilitiesResponse: _TypeAlias = WatchCapabilitiesResponse  # noqa: Y015
 
 @_typing.final
+class Breaker(_message.Message):
+    """How a provider's circuit breaker stands."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _State:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _StateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Breaker._State.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        STATE_UNSPECIFIED: Breaker._State.ValueType  # 0
+        STATE_CLOSED: Breaker._State.ValueType  # 1
+        STATE_OPEN: Breaker._State.ValueType  # 2
+        """Calls are refused with CIRCUIT_OPEN until retry_at."""
+        STATE_HALF_OPEN: Breaker._State.ValueType  # 3
+        """One probe is let through."""
+
+    class State(_State, metaclass=_StateEnumTypeWrapper): ...
+    STATE_UNSPECIFIED: Breaker.State.ValueType  # 0
+    STATE_CLOSED: Breaker.State.ValueType  # 1
+    STATE_OPEN: Breaker.State.ValueType  # 2
+    """Calls are refused with CIRCUIT_OPEN until retry_at."""
+    STATE_HALF_OPEN: Breaker.State.ValueType  # 3
+    """One probe is let through."""
+
+    PROVIDER_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    FAILURES_FIELD_NUMBER: _builtins.int
+    RETRY_AT_FIELD_NUMBER: _builtins.int
+    provider: _builtins.str
+    state: Global___Breaker.State.ValueType
+    failures: _builtins.int
+    """In the window that counts."""
+    @_builtins.property
+    def retry_at(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        provider: _builtins.str = ...,
+        state: Global___Breaker.State.ValueType = ...,
+        failures: _builtins.int = ...,
+        retry_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["retry_at", b"retry_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failures", b"failures", "provider", b"provider", "retry_at", b"retry_at", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Breaker: _TypeAlias = Breaker  # noqa: Y015
+
+@_typing.final
 class CallStateCount(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1056,6 +1760,9 @@ class GetStatusResponse(_message.Message):
     STARTED_AT_FIELD_NUMBER: _builtins.int
     COUNTS_FIELD_NUMBER: _builtins.int
     PROVIDERS_FIELD_NUMBER: _builtins.int
+    BREAKERS_FIELD_NUMBER: _builtins.int
+    FREEZES_FIELD_NUMBER: _builtins.int
+    OLDEST_UNKNOWN_AT_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     policy_version: _builtins.str
     @_builtins.property
@@ -1064,6 +1771,16 @@ class GetStatusResponse(_message.Message):
     def counts(self) -> _containers.RepeatedCompositeFieldContainer[Global___CallStateCount]: ...
     @_builtins.property
     def providers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def breakers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Breaker]:
+        """Those that are not closed."""
+
+    @_builtins.property
+    def freezes(self) -> _containers.RepeatedCompositeFieldContainer[Global___CallFreeze]: ...
+    @_builtins.property
+    def oldest_unknown_at(self) -> _timestamp_pb2.Timestamp:
+        """When the oldest call that is still UNKNOWN was made; unset where there is none."""
+
     def __init__(
         self,
         *,
@@ -1072,10 +1789,13 @@ class GetStatusResponse(_message.Message):
         started_at: _timestamp_pb2.Timestamp | None = ...,
         counts: _abc.Iterable[Global___CallStateCount] | None = ...,
         providers: _abc.Iterable[_builtins.str] | None = ...,
+        breakers: _abc.Iterable[Global___Breaker] | None = ...,
+        freezes: _abc.Iterable[Global___CallFreeze] | None = ...,
+        oldest_unknown_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["started_at", b"started_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["oldest_unknown_at", b"oldest_unknown_at", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "policy_version", b"policy_version", "providers", b"providers", "started_at", b"started_at", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["breakers", b"breakers", "counts", b"counts", "freezes", b"freezes", "oldest_unknown_at", b"oldest_unknown_at", "policy_version", b"policy_version", "providers", b"providers", "started_at", b"started_at", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -2,16 +2,18 @@
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict, SecretStr
+from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
 
-from nanoclaw_broker.ledger import Kind
+from nanoclaw_broker.ledger import Kind, UnknownEnd
 from nanoclaw_broker.policy import Level
+from nanoclaw_core.errors import Kind as ErrorKind
+from nanoclaw_core.errors import NanoclawError
 
 
 class Params(BaseModel):
@@ -21,11 +23,38 @@ class Params(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
+class Effect:
+    """The call on whose behalf an action runs; the same when the call is looked for or sent again after a crash.
+
+    key: unique for the call, not secret: what a provider deduplicates by, and what a marker in what is created carries.
+    created_at: TEXT, when it was asked for: nothing of it can be older.
+    """
+
+    key: str
+    group: str
+    task_id: str = ""
+    created_at: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Result:
-    """What an action answered. data: a JSON value, for the agent. summary: one line for the ledger, nothing secret."""
+    """What an action answered. data: a JSON value, for the agent. summary: one line for the ledger, nothing secret.
+
+    cost_micros: what it really cost, in micros of a dollar; None: what `Action.cost_micros` said.
+    """
 
     data: Any
     summary: str = ""
+    cost_micros: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FailureMode:
+    """One way in which an action is known to fail. code: as in ActionFailed, or NO_REPLY. probability: of a call."""
+
+    code: str
+    category: str
+    probability: float
 
 
 class ActionFailed(Exception):
@@ -53,13 +82,38 @@ class Refused(Exception):
         self.next_step = next_step
 
 
+class Section(BaseModel):
+    """A provider's section of `config/providers.toml`: unknown members are refused."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, hide_input_in_errors=True)
+
+
+S = TypeVar("S", bound=Section)
+
+
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """What a provider may use of the broker. secret: the value of a secret by name, read when it is needed."""
+    """What a provider may use of the broker.
+
+    secret: the value of a secret by name, read when it is needed, so that a reload is in force at once. config: the
+    tables of `config/providers.toml` by name.
+    """
 
     home: Path
     http_allow: str = ""
     secret: Callable[[str], SecretStr] = field(default=lambda name: SecretStr(""))
+    config: Mapping[str, Any] = field(default_factory=dict)
+
+    def section(self, name: str, model: type[S]) -> S:
+        """The table `[name]`, empty where there is none. Raises INVALID_SETTING, naming every field that is wrong."""
+        try:
+            return model.model_validate(self.config.get(name, {}))
+        except ValidationError as error:
+            found = error.errors(include_url=False, include_context=False, include_input=False)
+            wrong = "; ".join(".".join((name, *map(str, one["loc"]))) + ": " + one["msg"] for one in found)
+            raise NanoclawError(
+                ErrorKind.INVALID, "INVALID_SETTING", f"config/providers.toml: {wrong}", next_step="mend the file"
+            ) from None
 
 
 P = TypeVar("P", bound=Params)
@@ -75,14 +129,52 @@ class Action(ABC, Generic[P]):
     params: type[P]
     timeout_seconds: ClassVar[float] = 20.0
     """After this it has ended without a reply. Calls from files end within 25 s."""
+    unknown_ends_by: ClassVar[UnknownEnd] = UnknownEnd.NONE
+    """Of a mutating action: how an end without a reply is cleared up."""
+    unverified_level: ClassVar[Level | None] = None
+    """The level under a grant that says allow_unverified; None: no other."""
+    failure_modes: ClassVar[tuple[FailureMode, ...]] = ()
 
     @abstractmethod
-    async def execute(self, params: P) -> Result:
-        """Does it, once. Raises ActionFailed where the other side says no."""
+    async def execute(self, params: P, effect: Effect) -> Result:
+        """Does it, once. Raises ActionFailed where the other side says no.
+
+        With PROVIDER_KEY it is called again for the same effect, and the provider sees to it that it happens once.
+        """
+
+    async def verify(self, params: P, effect: Effect) -> Result | None:
+        """Of VERIFY: the result if the other side knows the effect, None if it surely has not happened nor will.
+
+        Raises anything where that can't be told; it is asked again later.
+        """
+        raise NotImplementedError
+
+    async def compensate(self, params: P, effect: Effect) -> Result:
+        """Of COMPENSATE: sees to it that the effect is undone, whether it had happened or not.
+
+        Raises anything where that can't be told; it is asked again later.
+        """
+        raise NotImplementedError
+
+    def level_of(self, params: P) -> Level:
+        """What these very parameters need."""
+        return self.level
+
+    def unknown_end_of(self, params: P) -> UnknownEnd:
+        """How an unknown end with these very parameters is cleared up."""
+        return self.unknown_ends_by
+
+    def cost_micros(self, params: P) -> int:
+        """What it costs at the most, in micros of a dollar; it is reserved before and settled after."""
+        return 0
 
     def summary(self, params: P) -> str:
         """One line about these parameters for the ledger; nothing that could be secret, so nothing by default."""
         return ""
+
+    def render(self, params: P) -> str:
+        """What would happen, whole and in plain words, for who votes on it; secrets are scrubbed from it."""
+        return json.dumps(params.model_dump(mode="json"), indent=2, ensure_ascii=False)
 
     def check(self, params: P) -> None:
         """What a schema can't say; no I/O. Raises Refused."""
@@ -96,12 +188,17 @@ class Action(ABC, Generic[P]):
 
 @dataclass(frozen=True)
 class Provider:
-    """A name, what it is, its actions, and the secrets without which it can't work."""
+    """A name, what it is, its actions, and the secrets without which it can't work.
+
+    start: makes it ready, before anything is served; what it raises stops the start. close: lets go of what it holds.
+    """
 
     name: str
     description: str
     actions: tuple[Action[Any], ...]
     required_secrets: tuple[str, ...] = ()
+    start: Callable[[], Awaitable[None]] | None = None
+    close: Callable[[], Awaitable[None]] | None = None
 
     @cached_property
     def by_name(self) -> Mapping[str, Action[Any]]:

@@ -12,6 +12,7 @@ from pydantic import Field, StringConstraints
 from nanoclaw_broker.providers import (
     Action,
     ActionFailed,
+    Effect,
     Environment,
     Kind,
     Level,
@@ -91,7 +92,7 @@ class Fetch(Action[FetchParams]):
         if strange:
             raise Refused("HEADER_NOT_ALLOWED", "headers: only " + ", ".join(sorted(_SENDABLE)), "leave others out")
 
-    async def execute(self, params: FetchParams) -> Result:
+    async def execute(self, params: FetchParams, effect: Effect) -> Result:
         """Follows redirects itself, each checked as the first URL was."""
         url, seen = read_url(params.url), 0
         headers = {**params.headers, "user-agent": USER_AGENT, "accept-encoding": "identity"}

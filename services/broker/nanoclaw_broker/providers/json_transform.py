@@ -4,7 +4,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from nanoclaw_broker.providers import Action, ActionFailed, Environment, Kind, Level, Params, Provider, Result
+from nanoclaw_broker.providers import Action, ActionFailed, Effect, Environment, Kind, Level, Params, Provider, Result
 from nanoclaw_broker.providers.jmespath_bounded import NotAnExpression, TooMuchWork, compile_expression, search
 
 MOST_EXPRESSION = 4000
@@ -35,7 +35,7 @@ class Transform(Action[TransformParams]):
         """Lengths only: the data is the agent's."""
         return f"an expression of {len(params.expression)} characters"
 
-    async def execute(self, params: TransformParams) -> Result:
+    async def execute(self, params: TransformParams, effect: Effect) -> Result:
         """Bounded work on the event loop; see `jmespath_bounded`."""
         try:
             return Result(search(compile_expression(params.expression), params.data))

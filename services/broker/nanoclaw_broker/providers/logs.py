@@ -3,7 +3,7 @@
 import asyncio
 from typing import ClassVar
 
-from nanoclaw_broker.providers import Action, Environment, Kind, Level, Provider, Result
+from nanoclaw_broker.providers import Action, Effect, Environment, Kind, Level, Provider, Result
 from nanoclaw_broker.providers.log_files import EntryParams, LogFolder, NoParams, QueryParams
 
 
@@ -19,7 +19,7 @@ class Services(Action[NoParams]):
     def __init__(self, folder: LogFolder) -> None:
         self._folder = folder
 
-    async def execute(self, params: NoParams) -> Result:
+    async def execute(self, params: NoParams, effect: Effect) -> Result:
         """Reads the folder in a thread."""
         found = await asyncio.to_thread(self._folder.services)
         return Result({"services": found}, f"{len(found)} logs")
@@ -41,7 +41,7 @@ class Query(Action[QueryParams]):
         """Which log."""
         return f"lines of {params.service}"
 
-    async def execute(self, params: QueryParams) -> Result:
+    async def execute(self, params: QueryParams, effect: Effect) -> Result:
         """Reads and searches in a thread."""
         answer = await asyncio.to_thread(self._folder.query, params)
         return Result(answer, f"{len(answer['entries'])} lines of {params.service}")
@@ -63,7 +63,7 @@ class Entry(Action[EntryParams]):
         """Which line."""
         return f"line {params.position} of {params.service}"
 
-    async def execute(self, params: EntryParams) -> Result:
+    async def execute(self, params: EntryParams, effect: Effect) -> Result:
         """Reads in a thread."""
         return Result(await asyncio.to_thread(self._folder.entry, params), f"a line of {params.service}")
 
