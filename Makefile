@@ -8,7 +8,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 PROTOS := $(sort $(wildcard protos/nanoclaw/*/v1/*.proto))
 
-.PHONY: help demo up up-detached stop status test test-crash check lint format types walls stubs-in-step protos bench requirements clean
+.PHONY: help demo up up-detached stop status test test-crash check lint format types walls stubs-in-step breaking protos release-protos bench requirements clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,7 +43,7 @@ test: $(READY) ## the tests (under two minutes)
 test-crash: $(READY) ## the crash sweep: services and agents killed at random moments (under ten minutes)
 	$(BIN)/python -m pytest -m crash --timeout 900
 
-check: lint types walls stubs-in-step test ## everything that must be green before a change lands
+check: lint types walls stubs-in-step breaking test ## everything that must be green before a change lands
 
 lint: $(READY) ## format and lint
 	$(BIN)/ruff format --check .
@@ -66,6 +66,12 @@ protos: $(READY) ## generate the stubs in libs/nanoclaw from protos/
 
 stubs-in-step: $(READY) ## fail if the committed stubs are not what the protos give
 	$(BIN)/python -m pytest tests/protos
+
+breaking: $(READY) ## fail if the protos break who was built against the last release (protos/released)
+	$(BIN)/python -m protos
+
+release-protos: $(READY) ## record the protos as those of the version in pyproject.toml; part of a release
+	$(BIN)/python -m protos --release $$($(BIN)/python -c 'import tomllib; print(tomllib.load(open("pyproject.toml", "rb"))["project"]["version"])')
 
 bench: $(READY) ## measure what docs/promises.md promises, as ratios in one run; writes bench/results/latest.json
 	$(BIN)/python -m bench
