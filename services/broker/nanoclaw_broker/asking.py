@@ -10,7 +10,8 @@ from nanoclaw_broker import params
 from nanoclaw_broker.answers import one_line
 from nanoclaw_broker.calls import Entry
 from nanoclaw_broker.facts import Ask, Signature, Skill
-from nanoclaw_broker.ledger import Kind
+from nanoclaw_broker.kept_params import Seal
+from nanoclaw_broker.ledger import KEEPING, Kind
 from nanoclaw_broker.providers import Action, Params
 from nanoclaw_broker.registry import Registry
 from nanoclaw_broker.secrets import Secrets
@@ -26,9 +27,10 @@ _SIGNATURES = {
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A request that is well formed. action and params: None where they are not known or do not fit."""
+    """A well-formed request. raw: its parameters. action and params: None where they are not known or do not fit."""
 
     ask: Ask
+    raw: dict[str, Any]
     skill: Skill
     action: Action[Any] | None
     params: Params | None
@@ -57,7 +59,7 @@ def read(
         attempt=caller.attempt,
         signature=_signature(request, caller) if isinstance(request, pb.CallRequest) else Signature.VALID,
     )
-    return Asked(ask, skill, action, fitting)
+    return Asked(ask, raw, skill, action, fitting)
 
 
 def _check_key(key: str) -> None:
@@ -76,12 +78,14 @@ def _signature(request: pb.CallRequest, caller: Caller) -> Signature:
     return Signature.VALID if caller.kind == "operator" else Signature.MISSING
 
 
-def entry(asked: Asked, call_id: str, caller: Caller, trace_id: str, secrets: Secrets) -> Entry:
+def entry(asked: Asked, call_id: str, caller: Caller, trace_id: str, secrets: Secrets, seal: Seal) -> Entry:
     """How the ledger will show it."""
-    summary, ends_by = "", None
+    summary, ends_by, kept = "", None, b""
     if asked.action is not None and asked.params is not None:
         summary = one_line(secrets.scrub(asked.action.summary(asked.params)))
-        ends_by = asked.action.unknown_end_of(asked.params) if asked.action.kind is Kind.MUTATING else None
+        if asked.action.kind is Kind.MUTATING:
+            ends_by = asked.action.unknown_end_of(asked.params)
+            kept = seal.close(call_id, asked.raw) if ends_by in KEEPING else b""
     return Entry(
         call_id=call_id,
         kind=asked.action.kind if asked.action is not None else None,
@@ -90,6 +94,7 @@ def entry(asked: Asked, call_id: str, caller: Caller, trace_id: str, secrets: Se
         principal=caller.principal,
         via=caller.via,
         trace_id=trace_id,
+        kept=kept,
     )
 
 

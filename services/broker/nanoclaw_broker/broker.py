@@ -17,6 +17,7 @@ from nanoclaw_broker.decision import Decision, Outcome
 from nanoclaw_broker.execution import Claimed, Executor
 from nanoclaw_broker.facts import Facts
 from nanoclaw_broker.governance import Reading, Tasks
+from nanoclaw_broker.kept_params import Seal
 from nanoclaw_broker.ledger import State
 from nanoclaw_broker.policy import COUNTED, Limits
 from nanoclaw_broker.providers import Effect
@@ -74,6 +75,7 @@ class Broker:
         self._tasks = tasks
         self._secrets = secrets
         self._key = key
+        self._seal = Seal(key)
         self._limits = limits
         self._new_id = new_id or asking.rising_ids()
         self._monotonic = monotonic
@@ -87,7 +89,7 @@ class Broker:
         """
         asked = asking.read(request, caller, grantee(caller), self.registry, self._key)
         call_id = self._new_id()
-        entry = asking.entry(asked, call_id, caller, trace.trace_id, self._secrets)
+        entry = asking.entry(asked, call_id, caller, trace.trace_id, self._secrets, self._seal)
         task = asyncio.create_task(self._run(asked, entry))
         self._running[call_id] = task
         task.add_done_callback(partial(self._forget, call_id))
@@ -128,7 +130,7 @@ class Broker:
                 notes = dict(ruling.decision.facts)
                 ask, made_at = asked.ask, ruling.facts.now
                 effect = Effect(entry.call_id, ask.group, ask.task_id, made_at)
-                claimed = Claimed(effect, asked.action, asked.params, notes, entry.trace_id)
+                claimed = Claimed(effect, asked.action, asked.params, notes, entry.trace_id, kept=bool(entry.kept))
                 return Told(await self._executor.carry_out(claimed), ruling)
             case Outcome.REPLAY:
                 return Told(await self._replay(ruling), ruling)

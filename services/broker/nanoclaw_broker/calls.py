@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import bindparam, insert, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
+from nanoclaw_broker import kept_params
 from nanoclaw_broker.facts import Ask, Facts
 from nanoclaw_broker.ledger import PENDING, Kind, State, UnknownEnd, first_state
 from nanoclaw_broker.policy import POLICY_VERSION
@@ -55,7 +56,10 @@ _COUNT = prepare(
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What a new row of the ledger says besides the facts of its decision."""
+    """What a new row of the ledger says besides the facts of its decision.
+
+    kept: the parameters, encrypted, where a later step may need them.
+    """
 
     call_id: str
     kind: Kind | None
@@ -64,6 +68,7 @@ class Entry:
     principal: str
     via: str
     trace_id: str
+    kept: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +110,8 @@ def claim(tx: Tx, facts: Facts, capability_id: str, entry: Entry) -> None:
         "duration_ms": 0,
     }
     _write(tx, facts.ask, entry, "claim", columns)
+    if entry.kept:
+        kept_params.keep(tx, entry.call_id, entry.kept)
 
 
 def deny(tx: Tx, facts: Facts, capability_id: str, entry: Entry, end: End) -> None:
@@ -177,12 +184,16 @@ def mark_sent(tx: Tx, call_id: str, trace_id: str) -> None:
     _log_step(tx, "send", call_id, State.PREPARED, columns, trace_id)
 
 
-def settle(tx: Tx, call_id: str, was: State, end: End, trace_id: str, action: str = "settle") -> None:
-    """Writes how it ended, with the answer that is given from now on."""
+def settle(
+    tx: Tx, call_id: str, was: State, end: End, trace_id: str, action: str = "settle", *, kept: bool = True
+) -> None:
+    """Writes how it ended, with the answer that is given from now on. kept: whether parameters of it may be kept."""
     columns = end.columns | {"updated_at": tx.now}
     if tx.run(_SETTLE, which=call_id, was=was.value, **columns) != 1:
         raise AssertionError(f"call {call_id} is not {was}")
     tx.run(_ANSWER, call_id=call_id, given="end", answer=end.answer)
+    if kept and end.state is not State.UNKNOWN:
+        kept_params.forget(tx, call_id)
     _log_step(tx, action, call_id, was, columns, trace_id)
 
 

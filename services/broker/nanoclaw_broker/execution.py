@@ -27,13 +27,17 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """A call that is in the ledger and may be carried out. notes: what to tell besides, such as a soft quota."""
+    """A call that is in the ledger and may be carried out.
+
+    notes: what to tell besides, such as a soft quota. kept: whether its parameters are kept.
+    """
 
     effect: Effect
     action: Action[Any]
     params: Params
     notes: dict[str, str]
     trace_id: str
+    kept: bool = False
 
     @property
     def call_id(self) -> str:
@@ -90,7 +94,9 @@ class Executor:
     async def _settle(self, claimed: Claimed, was: State, ended: answers.Ended, began: float) -> pb.CallResponse:
         took = int((self._monotonic() - began) * 1000)
         end = as_end(ended, took)
-        await self._until_stored(lambda tx: calls.settle(tx, claimed.call_id, was, end, claimed.trace_id))
+        await self._until_stored(
+            lambda tx: calls.settle(tx, claimed.call_id, was, end, claimed.trace_id, kept=claimed.kept)
+        )
         return ended.response
 
     async def _until_stored(self, unit: Callable[[Tx], T]) -> T:

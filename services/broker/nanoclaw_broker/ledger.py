@@ -60,6 +60,9 @@ class UnknownEnd(enum.StrEnum):
     """Only a person can say. Such an action is of L3, or of a lower level under a grant that says allow_unverified."""
 
 
+KEEPING = frozenset({UnknownEnd.PROVIDER_KEY, UnknownEnd.VERIFY, UnknownEnd.COMPENSATE})
+"""These need the parameters again, so they are kept, encrypted, until the call is settled."""
+
 TRANSITIONS: dict[State, frozenset[State]] = {
     State.DENIED: frozenset(),
     State.AWAITING_APPROVAL: frozenset({State.PREPARED, State.EXPIRED, State.REJECTED}),
