@@ -59,10 +59,18 @@ def root(
     operator: Annotated[
         str, typer.Option("--as", envvar="NANOCLAW_OPERATOR", help="The operator whose token is used.")
     ] = "founder",
+    secrets: Annotated[
+        Path | None, typer.Option(envvar="NANOCLAW_SECRETS", help="Where tokens lie, if not in the home.")
+    ] = None,
+    at: Annotated[
+        str,
+        typer.Option(envvar="NANOCLAW_AT", help="The host on whose ports 50051-50054 they serve, as in containers."),
+    ] = "",
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True)] = False,
 ) -> None:
     """What all commands share."""
-    context.with_resource(invocation.running(invocation.Invocation(home.absolute(), operator)))
+    given = invocation.Invocation(home.absolute(), operator, secrets=secrets.absolute() if secrets else None, at=at)
+    context.with_resource(invocation.running(given))
 
 
 @app.command()

@@ -26,7 +26,7 @@ PAGE = 500
 async def _stub(name: str, make: Callable[[Any], Any]) -> AsyncIterator[Any]:
     invocation = current()
     service = next(service for service in SERVICES if service.name == name)
-    if not service.socket(invocation.home).exists():
+    if not invocation.at and not service.socket(invocation.home).exists():
         raise NanoclawError(
             Kind.UNAVAILABLE,
             "NOT_RUNNING",
@@ -40,7 +40,7 @@ async def _stub(name: str, make: Callable[[Any], Any]) -> AsyncIterator[Any]:
             f"there is no token of operator {invocation.operator!r} at {invocation.token_file}",
             next_step="make one with `nanoclaw operator add`, or name another operator with --as",
         )
-    async with connect(service.target(invocation.home), token_file=invocation.token_file) as channel:
+    async with connect(invocation.target(service), token_file=invocation.token_file) as channel:
         yield make(channel)
 
 

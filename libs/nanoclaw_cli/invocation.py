@@ -12,6 +12,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
+from nanoclaw_cli.services import Service
 from nanoclaw_core.ids import new_ulid
 
 F = TypeVar("F", bound=Callable[..., Awaitable[None]])
@@ -24,17 +25,30 @@ RequestId = Annotated[
 
 @dataclass(frozen=True, slots=True)
 class Invocation:
-    """home: NANOCLAW_HOME. operator: who asks. as_json: answer for programs. request_id: of the mutation."""
+    """home: NANOCLAW_HOME. operator: who asks. as_json: answer for programs. request_id: of the mutation. secrets:
+    NANOCLAW_SECRETS; None: home/secrets. at: the host whose ports the services listen on; empty: their sockets.
+    """
 
     home: Path
     operator: str = "founder"
     as_json: bool = False
     request_id: str = ""
+    secrets: Path | None = None
+    at: str = ""
+
+    @property
+    def secrets_folder(self) -> Path:
+        """Where tokens and keys lie."""
+        return self.secrets or self.home / "secrets"
+
+    def target(self, service: Service) -> str:
+        """The gRPC target of a service."""
+        return f"{self.at}:{service.port}" if self.at else service.target(self.home)
 
     @property
     def token_file(self) -> Path:
         """The operator's credential."""
-        return self.home / "secrets" / "operators" / f"{self.operator}.token"
+        return self.secrets_folder / "operators" / f"{self.operator}.token"
 
 
 _current: ContextVar[Invocation] = ContextVar("invocation")

@@ -25,7 +25,7 @@ async def add(
         wanted = Role(role)
     except ValueError:
         raise invalid("role", f"{role!r} is no role", "choose admin, approver or viewer") from None
-    path = Credentials.open(current().home / "secrets").add_operator(name, wanted)
+    path = Credentials.open(current().secrets_folder).add_operator(name, wanted)
     if current().as_json:
         say_json({"principal": f"operator:{name}", "role": role, "token_file": str(path)})
     else:
@@ -35,7 +35,7 @@ async def add(
 @command(app)
 async def remove(name: Name) -> None:
     """Takes an operator's tokens back. In force at once."""
-    Credentials.open(current().home / "secrets").remove(f"operator:{name}")
+    Credentials.open(current().secrets_folder).remove(f"operator:{name}")
     if current().as_json:
         say_json({"principal": f"operator:{name}", "removed": True})
     else:

@@ -28,7 +28,7 @@ async def status() -> None:
     """What runs, task counts by state, agents, calls, messages."""
     home = current().home
     running = read_state(home)
-    serving = await asyncio.gather(*(is_serving(service, home) for service in SERVICES))
+    serving = await asyncio.gather(*(is_serving(current().target(service)) for service in SERVICES))
     found: dict[str, Any] = {
         "home": str(home),
         "desired": desired.wanted(home),

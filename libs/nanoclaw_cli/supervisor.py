@@ -116,7 +116,7 @@ class Supervisor:
     async def _serves(self, service: Service) -> bool:
         """Waits until it serves, or ends, or 30 s are over."""
         deadline = asyncio.get_running_loop().time() + START_SECONDS
-        while not await is_serving(service, self.home):
+        while not await is_serving(service.target(self.home)):
             ended = self._processes[service.name].returncode is not None
             if ended or asyncio.get_running_loop().time() > deadline:
                 return False
@@ -148,11 +148,11 @@ class Supervisor:
         _state_file(self.home).unlink(missing_ok=True)
 
 
-async def is_serving(service: Service, home: Path, timeout: float = 1.0) -> bool:
-    """Whether grpc.health.v1 of the service says SERVING within `timeout` seconds; needs no credential."""
-    if not service.socket(home).exists():
+async def is_serving(target: str, timeout: float = 1.0) -> bool:
+    """Whether grpc.health.v1 at the gRPC target says SERVING within `timeout` seconds; needs no credential."""
+    if target.startswith("unix:") and not Path(target.removeprefix("unix:")).exists():
         return False
-    async with grpc.aio.insecure_channel(service.target(home)) as channel:
+    async with grpc.aio.insecure_channel(target) as channel:
         try:
             check: Any = health_pb2_grpc.HealthStub(channel)  # its published types lack the methods
             answer = await check.Check(health_pb2.HealthCheckRequest(), timeout=timeout)

@@ -43,14 +43,17 @@ class Credentials:
         self._look_again = 0.0
 
     @classmethod
-    def open(cls, directory: Path) -> "Credentials":
-        """The credentials of a directory; makes the founder's and the services' where missing (0600, under a lock)."""
+    def open(cls, directory: Path, *, own: str = "") -> "Credentials":
+        """The credentials of a directory; makes the founder's and the services' where missing (0600, under a lock).
+
+        own: the service that asks, which then needs no other's token file: in a container it is given its own alone.
+        """
         credentials = cls(directory)
-        if credentials._missing():
+        if credentials._missing(own):
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)
             with credentials._locked():
                 entries = credentials._read()
-                for principal in credentials._missing():
+                for principal in credentials._missing(own):
                     entries = credentials._issue(entries, principal, Role.ADMIN if principal == FOUNDER else Role.NONE)
                 credentials._write(entries)
         return credentials
@@ -113,11 +116,12 @@ class Credentials:
             self._write(kept)
             self.token_file(principal).unlink(missing_ok=True)
 
-    def _missing(self) -> list[str]:
+    def _missing(self, own: str) -> list[str]:
         """Who lacks an entry; a service also without its file, for it can't work without. A founder may hide theirs."""
         known = {entry["principal"] for entry in self._read()}
         services = [f"service:{name}" for name in SERVICES]
-        lacking = [one for one in services if one not in known or not self.token_file(one).exists()]
+        needed = {own} if own else set(services)
+        lacking = [one for one in services if one not in known or (one in needed and not self.token_file(one).exists())]
         return lacking if FOUNDER in known else [FOUNDER, *lacking]
 
     def _issue(self, entries: list[dict[str, str]], principal: str, role: Role) -> list[dict[str, str]]:

@@ -59,7 +59,7 @@ def running() -> Iterator[Path]:
 
 async def _until_serving(home: Path, services: Any) -> None:
     async with asyncio.timeout(30):
-        while not all([await is_serving(service, home) for service in services]):
+        while not all([await is_serving(service.target(home)) for service in services]):
             await asyncio.sleep(0.05)
 
 

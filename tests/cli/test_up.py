@@ -84,7 +84,7 @@ async def up(nanoclaw_process: Callable[..., Command], home: Path) -> Command:
 
 
 async def all_serve(home: Path) -> bool:
-    return all(await asyncio.gather(*(is_serving(service, home) for service in SERVICES)))
+    return all(await asyncio.gather(*(is_serving(service.target(home)) for service in SERVICES)))
 
 
 async def until(condition: Callable[[], Any]) -> None:

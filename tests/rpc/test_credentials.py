@@ -93,6 +93,20 @@ def test_a_service_without_its_token_file_gets_a_new_token(secrets):
     assert again.identify(lost) is None
 
 
+def test_a_service_needs_no_other_token_file_than_its_own(secrets):
+    """In a container the folder holds its own alone and can't be written: nothing is made, or missed."""
+    credentials = Credentials.open(secrets)
+    for name in SERVICES:
+        if name != "broker":
+            credentials.token_file(f"service:{name}").unlink()
+    before = (secrets / "credentials.json").read_bytes()
+    again = Credentials.open(secrets, own="service:broker")
+    assert (secrets / "credentials.json").read_bytes() == before
+    assert [path.name for path in (secrets / "services").iterdir()] == ["broker.token"]
+    again.token_file("service:broker").unlink()
+    assert Credentials.open(secrets, own="service:broker").token_file("service:broker").exists()
+
+
 def test_a_founder_may_take_the_token_file_away(secrets):
     """It is not made anew: the token in the founder's head stays the only one."""
     credentials = Credentials.open(secrets)

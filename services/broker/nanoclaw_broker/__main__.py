@@ -46,10 +46,10 @@ async def run(
     home = settings.home.absolute()
     (home / "run").mkdir(parents=True, exist_ok=True, mode=0o750)
     async with held(home / "run" / "broker.lock", settings.lock_seconds):
-        credentials = Credentials.open(home / "secrets")
+        credentials = Credentials.open(settings.secrets_folder, own="service:broker")
         token = credentials.token_file("service:broker")
-        key = open_key(home / "secrets" / "broker.key")
-        secrets = Secrets(home / "secrets" / "broker", also=(key.hex(), token.read_text().strip()))
+        key = open_key(settings.secrets_folder / "broker.key")
+        secrets = Secrets(settings.secrets_folder / "broker", also=(key.hex(), token.read_text().strip()))
         environment = Environment(home, settings.http_allow, secrets.get, configuration(home))
         providers = registry.Registry(registry.load(environment, BUILTIN, found), secrets)
         database = await Database.open(home / "store" / "nanoclaw.db", SLICE)
@@ -73,6 +73,7 @@ async def run(
                 credentials=credentials,
                 telemetry=telemetry,
                 drain_seconds=settings.drain_seconds,
+                allow_remote=settings.allow_remote,
             )
             if settings.metrics:
                 telemetry.serve_metrics(settings.metrics)

@@ -14,14 +14,17 @@ PREFIX = "NANOCLAW_BROKER_"
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """home: NANOCLAW_HOME. listen, governance: empty for the sockets under home. Times in seconds, counts per group.
+    """home: NANOCLAW_HOME. secrets: NANOCLAW_SECRETS; unset: home/secrets. listen, governance: empty for the sockets
+    under home. Times in seconds, counts per group.
 
     http_allow: hosts that the provider http may reach, comma separated; see nanoclaw_broker.providers.http. metrics:
     a loopback host:port. call_seconds: how long a call may take at the most; agents give up at 30. grace_seconds: for
     calls under way when we stop. lock_seconds: how long to wait for a broker that is just stopping.
+    allow_remote: listen beyond loopback.
     """
 
     home: Path = Path("var")
+    secrets: Path | None = None
     listen: str = ""
     governance: str = ""
     metrics: str = ""
@@ -30,6 +33,7 @@ class Settings:
     drain_seconds: float = 4.0
     grace_seconds: float = 3.0
     lock_seconds: float = 10.0
+    allow_remote: bool = False
     pending: int = 5
     rate_l1: int = 20
     rate_l2: int = 10
@@ -44,7 +48,7 @@ class Settings:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if isinstance(value, int | float) and value < 1:
+            if isinstance(value, int | float) and not isinstance(value, bool) and value < 1:
                 raise NanoclawError(
                     Kind.INVALID,
                     "INVALID_SETTING",
@@ -57,6 +61,11 @@ class Settings:
         """Where to listen."""
         given = [part.strip() for part in self.listen.split(",") if part.strip()]
         return given or [f"unix:{self.home.absolute() / 'run' / 'broker.sock'}"]
+
+    @property
+    def secrets_folder(self) -> Path:
+        """Where tokens and keys lie."""
+        return self.secrets or self.home / "secrets"
 
     @property
     def governance_address(self) -> str:
@@ -76,4 +85,4 @@ class Settings:
 
 def read(environ: Mapping[str, str]) -> Settings:
     """Raises UNKNOWN_SETTING, INVALID_SETTING."""
-    return settings.load(Settings, PREFIX, environ, shared={"home": "NANOCLAW_HOME"})
+    return settings.load(Settings, PREFIX, environ, shared={"home": "NANOCLAW_HOME", "secrets": "NANOCLAW_SECRETS"})

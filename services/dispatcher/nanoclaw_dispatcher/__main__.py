@@ -35,7 +35,7 @@ async def run(
     runtimes: Mapping[str, Runtime] | None = None,
 ) -> None:
     """Serves until SIGTERM or SIGINT, or until cancelled; agents go on running. runtimes: others than the built-in."""
-    credentials = Credentials.open(settings.home / "secrets")
+    credentials = Credentials.open(settings.secrets_folder, own="service:dispatcher")
     database = await Database.open(settings.home / "store" / "nanoclaw.db", SLICE)
     token = credentials.token_file("service:dispatcher")
     governance = connect(settings.governance_address, token_file=token, telemetry=telemetry, attempts=2)

@@ -9,13 +9,13 @@ from nanoclaw_dispatcher.ending import RetryPolicy
 from nanoclaw_dispatcher.means import Limits
 
 PREFIX = "NANOCLAW_DISPATCHER_"
-SHARED = {"home": "NANOCLAW_HOME"}
+SHARED = {"home": "NANOCLAW_HOME", "secrets": "NANOCLAW_SECRETS"}
 
 
 @dataclass(frozen=True)
 class Settings:
-    """listen: addresses, comma separated; empty: the unix socket of the home. governance, gateway: their addresses;
-    empty: their sockets in the home.
+    """secrets: NANOCLAW_SECRETS; unset: home/secrets. listen: addresses, comma separated; empty: the unix
+    socket of the home. governance, gateway: their addresses; empty: their sockets in the home.
 
     max_containers: attempts alive at once, over all dispatchers of the database. max_attempts: how many may fail
     before the task is blocked. backoff_seconds: the pause before the second, doubled each time up to
@@ -28,6 +28,7 @@ class Settings:
     """
 
     home: Path = Path("var")
+    secrets: Path | None = None
     listen: str = ""
     governance: str = ""
     gateway: str = ""
@@ -49,6 +50,11 @@ class Settings:
 
     def _socket(self, service: str) -> str:
         return f"unix:{self.home.absolute()}/run/{service}.sock"
+
+    @property
+    def secrets_folder(self) -> Path:
+        """Where tokens and keys lie."""
+        return self.secrets or self.home / "secrets"
 
     @property
     def addresses(self) -> list[str]:

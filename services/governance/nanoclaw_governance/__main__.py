@@ -20,7 +20,7 @@ NAME = "nanoclaw.governance.v1.GovernanceService"
 
 async def run(settings: Settings, telemetry: Telemetry, *, ready: Callable[[], None] | None = None) -> None:
     """Serves until SIGTERM or SIGINT, or until cancelled."""
-    credentials = Credentials.open(settings.home / "secrets")
+    credentials = Credentials.open(settings.secrets_folder, own="service:governance")
     database = await Database.open(settings.home / "store" / "nanoclaw.db", SLICE)
     broker = connect(
         settings.broker_address,

@@ -8,18 +8,20 @@ from nanoclaw_core import settings
 from nanoclaw_governance.policy import Policy
 
 PREFIX = "NANOCLAW_GOVERNANCE_"
-SHARED = {"home": "NANOCLAW_HOME"}
+SHARED = {"home": "NANOCLAW_HOME", "secrets": "NANOCLAW_SECRETS"}
 
 
 @dataclass(frozen=True)
 class Settings:
-    """listen: addresses, comma separated; empty: the unix socket of the home. broker: the broker's address; empty: its
-    socket in the home. strict, trust_main, rate_factor: see policy.Policy. heartbeat_seconds: of WatchTasks.
+    """secrets: NANOCLAW_SECRETS; unset: home/secrets. listen: addresses, comma separated; empty: the unix
+    socket of the home. broker: the broker's address; empty: its socket in the home. strict, trust_main,
+    rate_factor: see policy.Policy. heartbeat_seconds: of WatchTasks.
     drain_seconds: for RPCs under way when stopped. metrics: loopback host:port, empty: none. allow_remote: listen
     beyond loopback.
     """
 
     home: Path = Path("var")
+    secrets: Path | None = None
     listen: str = ""
     broker: str = ""
     broker_seconds: float = 1.0
@@ -30,6 +32,11 @@ class Settings:
     drain_seconds: float = 5.0
     metrics: str = ""
     allow_remote: bool = False
+
+    @property
+    def secrets_folder(self) -> Path:
+        """Where tokens and keys lie."""
+        return self.secrets or self.home / "secrets"
 
     @property
     def addresses(self) -> list[str]:

@@ -67,14 +67,14 @@ class Gateway:
 
     async def _start(self) -> None:
         settings, telemetry, now, leave = self.settings, self._telemetry, self._now, self._exit
-        credentials = Credentials.open(settings.home / "secrets")
+        credentials = Credentials.open(settings.secrets_folder, own="service:gateway")
         home = Home(settings.home, Owners(settings.gateway_uid, settings.agent_uid))
         leave.callback(home.close)
         await home.own(settings.lock_seconds)
         database = await Database.open(settings.home / "store" / "nanoclaw.db", SLICE, clock=now)
         leave.push_async_callback(database.close)
 
-        token = settings.home / "secrets" / "services" / "gateway.token"
+        token = credentials.token_file("service:gateway")
         dial = partial(connect, token_file=token, telemetry=telemetry, attempts=OUTAGE_ATTEMPTS)
         governance_channel, broker_channel = dial(settings.address("governance")), dial(settings.address("broker"))
         leave.push_async_callback(governance_channel.close)

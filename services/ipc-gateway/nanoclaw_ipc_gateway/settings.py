@@ -20,8 +20,9 @@ GROUPS = ("main", "developer", "security")
 class Settings:
     """What can be set.
 
-    home: NANOCLAW_HOME. listen: addresses, separated by commas; empty: the unix socket in home/run. governance, broker:
-    where they are; empty: their sockets in home/run. gateway_uid, agent_uid: whose the files are, applied where we run
+    home: NANOCLAW_HOME. secrets: NANOCLAW_SECRETS; unset: home/secrets. listen: addresses, separated by commas; empty:
+    the unix socket in home/run. governance, broker: where they are; empty: their sockets in home/run.
+    gateway_uid, agent_uid: whose the files are, applied where we run
     as root (agent_uid is also the agents' group); unset: nobody's but ours. workers: files of one mailbox at once.
     per_minute: small files a minute for each group, 0 for no limit. answer_seconds: how long a request may take.
     settle_seconds: how long a half-written file must have been still. quarantine_cap: quarantined files kept for each
@@ -32,6 +33,7 @@ class Settings:
     """
 
     home: Path = _HOME
+    secrets: Path | None = None
     listen: str = ""
     governance: str = ""
     broker: str = ""
@@ -52,11 +54,16 @@ class Settings:
     @classmethod
     def read(cls, environ: Mapping[str, str]) -> "Settings":
         """From the environment. Raises UNKNOWN_SETTING, INVALID_SETTING."""
-        return load(cls, PREFIX, environ, shared={"home": "NANOCLAW_HOME"})
+        return load(cls, PREFIX, environ, shared={"home": "NANOCLAW_HOME", "secrets": "NANOCLAW_SECRETS"})
 
     def address(self, service: str) -> str:
         """Where another service is."""
         return str(getattr(self, service)) or f"unix:{self.home / 'run' / f'{service}.sock'}"
+
+    @property
+    def secrets_folder(self) -> Path:
+        """Where tokens and keys lie."""
+        return self.secrets or self.home / "secrets"
 
     @property
     def addresses(self) -> list[str]:
