@@ -19,6 +19,7 @@ from nanoclaw_rpc.access import Access
 from nanoclaw_rpc.credentials import Credentials
 from nanoclaw_rpc.listen import UnixListener, bind_tcp, is_loopback
 from nanoclaw_rpc.routes import Routes, Tasks
+from nanoclaw_rpc.symbols import Symbols
 from nanoclaw_telemetry import Telemetry, off
 
 log = structlog.get_logger("nanoclaw.rpc")
@@ -89,7 +90,7 @@ class Server:
         routes.add_health(health_pb2_grpc.add_HealthServicer_to_server, self._health)
         routes.add_reflection(
             reflection_pb2_grpc.add_ServerReflectionServicer_to_server,
-            ReflectionServicer([*names, health.NAME, *Routes.REFLECTION]),
+            ReflectionServicer([*names, health.NAME, *Routes.REFLECTION], Symbols()),
         )
         server = grpc.aio.server(options=OPTIONS)
         server.add_generic_rpc_handlers((routes,))

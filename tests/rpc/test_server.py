@@ -211,11 +211,13 @@ async def test_reflection_lists_the_services_for_any_credential(serve, dial, spe
         answers = [answer async for answer in call(requests(LIST))]
         names = {service.name for service in answers[0].list_services_response.service}
         assert {spec.name, "grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection"} <= names
-    symbol = reflection_pb2.ServerReflectionRequest(file_containing_symbol=spec.name)
-    (answer,) = [
-        a async for a in reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(requests(symbol))
-    ]
-    assert answer.file_descriptor_response.file_descriptor_proto
+    method, message = f"{spec.name}.GetTask", "nanoclaw.governance.v1.Task"
+    for symbol, found in ((spec.name, True), (method, True), (message, True), (f"{spec.name}.Nonsense", False)):
+        request = reflection_pb2.ServerReflectionRequest(file_containing_symbol=symbol)
+        (answer,) = [
+            a async for a in reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(requests(request))
+        ]
+        assert bool(answer.file_descriptor_response.file_descriptor_proto) is found, symbol
 
 
 async def test_reflection_asks_for_a_credential(serve, dial, spec):

@@ -1,38 +1,48 @@
-"""The README's grpcurl session works when it is pasted."""
+"""The grpcurl sessions of the documentation work when they are pasted."""
 
-import asyncio
 import re
 import shutil
 from pathlib import Path
 
 import pytest
+from pasted import between, paste
 
 from nanoclaw_cli.services import SERVICES
 from nanoclaw_cli.supervisor import Supervisor
 
-README = Path(__file__).parents[2] / "README.md"
+ROOT = Path(__file__).parents[2]
 
-
-@pytest.mark.skipif(
+pytestmark = pytest.mark.skipif(
     shutil.which("grpcurl") is None,
     reason="grpcurl is not installed (go install github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.3)",
 )
-async def test_the_grpcurl_session_of_the_readme_works_when_pasted(ports: dict[str, int], system: Supervisor) -> None:
+
+
+@pytest.fixture
+def places(ports: dict[str, int], system: Supervisor) -> dict[str, str]:
+    """Where the documents' words are here."""
+    return {
+        "var/secrets": f"{system.home}/secrets",
+        **{f"127.0.0.1:{service.port}": f"127.0.0.1:{ports[service.name]}" for service in SERVICES},
+    }
+
+
+async def test_the_grpcurl_session_of_the_readme_works_when_pasted(places: dict[str, str]) -> None:
     """Every line exits 0, and the answers are what the text around them says."""
-    session = README.read_text().partition("<!-- session: begin -->")[2].partition("<!-- session: end -->")[0]
-    script = re.search(r"```sh\n(.*?)```", session, re.DOTALL)
-    assert script is not None
-    text = script[1].replace("var/secrets", f"{system.home}/secrets")
-    for service in SERVICES:
-        text = text.replace(f"127.0.0.1:{service.port}", f"127.0.0.1:{ports[service.name]}")
-    process = await asyncio.create_subprocess_exec(
-        *("bash", "-euo", "pipefail", "-c", text),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    out, err = (part.decode() for part in await asyncio.wait_for(process.communicate(), 50))
-    assert process.returncode == 0, err
+    (out,) = await paste(between((ROOT / "README.md").read_text(), "session"), places)
     assert "nanoclaw.governance.v1.GovernanceService.TransitionTask" in out
     assert '"state": "TASK_STATE_INBOX"' in out
-    assert "NO_SUCH_EDGE" in out or '"violations"' in out
+    assert "NO_SUCH_EDGE" in out
     assert '"action": "transition"' in out
+
+
+async def test_the_long_session_prints_what_the_page_shows(places: dict[str, str]) -> None:
+    """docs/grpc.md from top to bottom: each block exits as it says and prints the lines under it, in order."""
+    outputs = await paste((ROOT / "docs" / "grpc.md").read_text(), places)
+    listed = set(re.findall(r"^(nanoclaw\.\w+\.v1\.\w+)\.(\w+)$", "".join(outputs), re.MULTILINE))
+    for service in ("governance", "broker", "dispatcher", "gateway"):
+        proto = (ROOT / "protos" / "nanoclaw" / service / "v1" / f"{service}.proto").read_text()
+        (bare,) = re.findall(r"^service (\w+)", proto, re.MULTILINE)
+        name = f"nanoclaw.{service}.v1.{bare}"
+        methods = set(re.findall(r"^  rpc (\w+)\(", proto, re.MULTILINE))
+        assert {method for owner, method in listed if owner == name} == methods, "reflection lists every method"
