@@ -19,6 +19,7 @@ EXPECTED: dict[str, set[Access]] = {
     "ExplainCall": READERS,
     "GetCall": READERS,
     "ListCalls": READERS,
+    "Settle": {Access.ADMIN},
     "Grant": {Access.ADMIN, Access.MAIN},
     "Revoke": {Access.ADMIN, Access.MAIN},
     "ListCapabilities": READERS,
@@ -38,7 +39,7 @@ def test_every_rpc_is_listed_and_open_to_whom_it_should_be() -> None:
     assert ACCESS.keys() == EXPECTED.keys()
 
 
-@pytest.mark.parametrize("rpc", ["Grant", "Revoke", "Call", "WatchCapabilities"])
+@pytest.mark.parametrize("rpc", ["Grant", "Revoke", "Settle", "Call", "WatchCapabilities"])
 async def test_those_not_listed_are_refused(broker: Any, credentials: Credentials, rpc: str) -> None:
     """A viewer, a group and a service each get NOT_PERMITTED where the table says so."""
     credentials.add_operator("vera", Role.VIEWER)

@@ -14,9 +14,11 @@ from nanoclaw_broker.broker import Broker
 from nanoclaw_broker.configuration import configuration
 from nanoclaw_broker.governance import GovernanceTasks
 from nanoclaw_broker.grants import Grants
+from nanoclaw_broker.kept_params import Seal
 from nanoclaw_broker.lock import held
 from nanoclaw_broker.providers import Environment
 from nanoclaw_broker.providers.builtin import BUILTIN
+from nanoclaw_broker.reconciling import Reconciler
 from nanoclaw_broker.recovery import settle_crashed
 from nanoclaw_broker.secrets import Secrets, open_key
 from nanoclaw_broker.servicer import BrokerServicer, spec
@@ -54,6 +56,14 @@ async def run(
         providers = registry.Registry(registry.load(environment, BUILTIN, found), secrets)
         database = await Database.open(home / "store" / "nanoclaw.db", SLICE)
         channel = connect(settings.governance_address, token_file=token, telemetry=telemetry)
+        reconciler = Reconciler(
+            database,
+            providers,
+            secrets,
+            Seal(key),
+            first_seconds=settings.reconcile_seconds,
+            quiet_seconds=settings.quiet_seconds,
+        )
         broker = Broker(
             database,
             providers,
@@ -62,10 +72,13 @@ async def run(
             key,
             settings.limits,
             most_seconds=settings.call_seconds,
+            on_unknown=reconciler.wake,
         )
+        reconciling: asyncio.Task[None] | None = None
         try:
             await providers.start()
             await settle_crashed(database)
+            reconciling = asyncio.create_task(reconciler.run())
             servicer = BrokerServicer(broker, Grants(database, providers), telemetry, to_text(utc_now()))
             server = Server(
                 listen=settings.addresses,
@@ -81,11 +94,18 @@ async def run(
             await serve_until_signalled(server, ready=ready)
         finally:
             asyncio.get_running_loop().remove_signal_handler(signal.SIGHUP)
+            await _end(reconciling)
             await broker.close(settings.grace_seconds)
             await providers.close()
             await channel.close()
             await database.close()
             telemetry.shutdown()
+
+
+async def _end(task: "asyncio.Task[None] | None") -> None:
+    if task is not None:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 def _reload(secrets: Secrets) -> None:

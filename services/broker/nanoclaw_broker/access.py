@@ -11,6 +11,7 @@ ACCESS: dict[str, frozenset[Access]] = {
     "ExplainCall": _READERS,
     "GetCall": _READERS,
     "ListCalls": _READERS,
+    "Settle": frozenset({Access.ADMIN}),
     "Grant": frozenset({Access.ADMIN, Access.MAIN}),
     "Revoke": frozenset({Access.ADMIN, Access.MAIN}),
     "ListCapabilities": _READERS,

@@ -18,7 +18,7 @@ from nanoclaw_broker.execution import Claimed, Executor
 from nanoclaw_broker.facts import Facts
 from nanoclaw_broker.governance import Reading, Tasks
 from nanoclaw_broker.kept_params import Seal
-from nanoclaw_broker.ledger import State
+from nanoclaw_broker.ledger import EFFECT_UNKNOWN, State
 from nanoclaw_broker.policy import COUNTED, Limits
 from nanoclaw_broker.providers import Effect
 from nanoclaw_broker.registry import Registry
@@ -55,7 +55,10 @@ class Told:
 
 
 class Broker:
-    """One per process; the only writer of its slice. monotonic: seconds, for how old a reading of a task is."""
+    """One per process.
+
+    on_unknown: told when a call has ended UNKNOWN. monotonic: seconds, for how old a reading of a task is.
+    """
 
     def __init__(
         self,
@@ -67,6 +70,7 @@ class Broker:
         limits: Limits,
         *,
         most_seconds: float = 25.0,
+        on_unknown: Callable[[], None] = lambda: None,
         new_id: NewId | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -80,6 +84,7 @@ class Broker:
         self._new_id = new_id or asking.rising_ids()
         self._monotonic = monotonic
         self._executor = Executor(database, secrets, most_seconds, monotonic)
+        self._on_unknown = on_unknown
         self._running: dict[str, asyncio.Task[Told]] = {}
 
     async def call(self, caller: Caller, request: pb.CallRequest, trace: TraceContext) -> Told:
@@ -131,7 +136,10 @@ class Broker:
                 ask, made_at = asked.ask, ruling.facts.now
                 effect = Effect(entry.call_id, ask.group, ask.task_id, made_at)
                 claimed = Claimed(effect, asked.action, asked.params, notes, entry.trace_id, kept=bool(entry.kept))
-                return Told(await self._executor.carry_out(claimed), ruling)
+                response = await self._executor.carry_out(claimed)
+                if response.code == EFFECT_UNKNOWN:
+                    self._on_unknown()
+                return Told(response, ruling)
             case Outcome.REPLAY:
                 return Told(await self._replay(ruling), ruling)
             case _:

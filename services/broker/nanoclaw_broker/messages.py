@@ -15,19 +15,36 @@ from nanoclaw_rpc import times
 _SAME = (
     "call_id", "request_id", "attempt_id", "provider", "action", "code", "reason", "params_hmac", "params_summary",
     "result_summary", "task_id", "product_id", "scope", "idempotency_key", "policy_version", "trace_id", "duration_ms",
+    "cost_micros",
 )  # fmt: skip
 
 
-def call_record(row: sqlite3.Row) -> pb.CallRecord:
-    """A row of the ledger."""
+def call_record(row: sqlite3.Row, settlement: sqlite3.Row | None = None) -> pb.CallRecord:
+    """A row of the ledger, with how it was cleared up if it was UNKNOWN."""
     return pb.CallRecord(
         group=row["group_name"],
         level=level_to_proto(Level(row["level"])),
         state=pb.CallState.Value(f"CALL_STATE_{row['state']}"),
         created_at=times.to_timestamp(row["created_at"]),
         updated_at=times.to_timestamp(row["updated_at"]),
+        unknown_ends_by=unknown_end_to_proto(row["unknown_ends_by"]),
+        settlement=_settlement(settlement) if settlement is not None else None,
         **{name: row[name] for name in _SAME},
     )
+
+
+def _settlement(row: sqlite3.Row) -> pb.Settlement:
+    return pb.Settlement(
+        outcome=pb.SettleOutcome.Value(f"SETTLE_OUTCOME_{row['outcome']}"),
+        principal=row["principal"],
+        note=row["note"],
+        settled_at=times.to_timestamp(row["settled_at"]),
+    )
+
+
+def unknown_end_to_proto(ends_by: str) -> pb.UnknownEndsBy.ValueType:
+    """How an unknown end is cleared up, on the wire; empty is unspecified."""
+    return pb.UnknownEndsBy.Value(f"UNKNOWN_ENDS_BY_{ends_by.upper() or 'UNSPECIFIED'}")
 
 
 def states(wanted: "list[pb.CallState.ValueType]") -> list[State]:
@@ -115,6 +132,18 @@ def provider(one: Provider, missing: tuple[str, ...]) -> pb.Provider:
                 mutating=action.kind is Kind.MUTATING,
                 params_schema_json=action.params_schema,
                 timeout_ms=int(action.timeout_seconds * 1000),
+                unknown_ends_by=unknown_end_to_proto(
+                    action.unknown_ends_by.value if action.kind is Kind.MUTATING else ""
+                ),
+                unverified_level=(
+                    level_to_proto(action.unverified_level)
+                    if action.unverified_level is not None
+                    else pb.ACCESS_LEVEL_UNSPECIFIED
+                ),
+                failure_modes=[
+                    pb.FailureMode(code=mode.code, category=mode.category, probability=mode.probability)
+                    for mode in action.failure_modes
+                ],
             )
             for action in one.actions
         ],

@@ -9,13 +9,14 @@ import structlog
 
 from nanoclaw.broker.v1 import broker_pb2 as pb
 from nanoclaw.broker.v1 import broker_pb2_grpc
-from nanoclaw_broker import messages, records
+from nanoclaw_broker import messages, records, settlements
 from nanoclaw_broker.access import ACCESS
 from nanoclaw_broker.broker import Broker, Told
 from nanoclaw_broker.calls import answer_of
 from nanoclaw_broker.decision import Outcome
 from nanoclaw_broker.grants import Grants
 from nanoclaw_broker.policy import POLICY_VERSION
+from nanoclaw_broker.settling import Settling
 from nanoclaw_broker.visibility import explained_group, visible_group
 from nanoclaw_core import VERSION
 from nanoclaw_core.errors import invalid, not_found
@@ -33,6 +34,7 @@ class BrokerServicer(broker_pb2_grpc.BrokerServiceServicer):
     def __init__(self, broker: Broker, grants: Grants, telemetry: Telemetry, started_at: str) -> None:
         self._broker = broker
         self._grants = grants
+        self._settling = Settling(broker.database)
         self._telemetry = telemetry
         self._started_at = started_at
         self._calls = telemetry.counter("nanoclaw_broker_calls", "calls by answer", ["provider", "code"])
@@ -88,7 +90,8 @@ class BrokerServicer(broker_pb2_grpc.BrokerServiceServicer):
                 raise not_found("call", request.call_id or request.request_id)
             answer = answer_of(tx, row["call_id"])
             return pb.GetCallResponse(
-                call=messages.call_record(row), answer=pb.CallResponse.FromString(answer) if answer else None
+                call=messages.call_record(row, settlements.find(tx, row["call_id"])),
+                answer=pb.CallResponse.FromString(answer) if answer else None,
             )
 
         return self._broker.database.read(query)
@@ -105,11 +108,14 @@ class BrokerServicer(broker_pb2_grpc.BrokerServiceServicer):
             task_id=request.task_id,
             states=messages.states(list(request.states)),
         )
-        rows = self._broker.database.read(query)
+        rows, cleared_up = self._broker.database.read(lambda tx: settlements.with_rows(tx, query(tx)))
         return pb.ListCallsResponse(
-            calls=[messages.call_record(row) for row in rows[:size]],
+            calls=[messages.call_record(row, cleared_up.get(row["call_id"])) for row in rows[:size]],
             next_page_token=page.encode(rows[size - 1]["call_id"]) if len(rows) > size else "",
         )
+
+    async def Settle(self, request: pb.SettleRequest, context: Any) -> pb.SettleResponse:
+        return await self._settling.settle(current_caller(), request, current_trace().trace_id)
 
     async def Grant(self, request: pb.GrantRequest, context: Any) -> pb.GrantResponse:
         return await self._grants.grant(current_caller(), request, current_trace().trace_id)
@@ -151,7 +157,9 @@ class BrokerServicer(broker_pb2_grpc.BrokerServiceServicer):
             yield pb.WatchCapabilitiesResponse(revision=revision)
 
     async def GetStatus(self, request: pb.GetStatusRequest, context: Any) -> pb.GetStatusResponse:
-        counts = await self._broker.database.read_in_thread(records.counts)
+        counts, oldest = await self._broker.database.read_in_thread(
+            lambda tx: (records.counts(tx), settlements.oldest_unknown(tx))
+        )
         return pb.GetStatusResponse(
             version=VERSION,
             policy_version=POLICY_VERSION,
@@ -161,6 +169,7 @@ class BrokerServicer(broker_pb2_grpc.BrokerServiceServicer):
                 for state, count in sorted(counts.items())
             ],
             providers=self._broker.registry.names,
+            oldest_unknown_at=times.to_timestamp(oldest) if oldest else None,
         )
 
 

@@ -20,6 +20,8 @@ class Settings:
     http_allow: hosts that the provider http may reach, comma separated; see nanoclaw_broker.providers.http. metrics:
     a loopback host:port. call_seconds: how long a call may take at the most; agents give up at 30. grace_seconds: for
     calls under way when we stop. lock_seconds: how long to wait for a broker that is just stopping.
+    reconcile_seconds: until an UNKNOWN call is first looked for. quiet_seconds: how long after its end a call that the
+    provider does not know counts as not done.
     allow_remote: listen beyond loopback.
     """
 
@@ -33,6 +35,8 @@ class Settings:
     drain_seconds: float = 4.0
     grace_seconds: float = 3.0
     lock_seconds: float = 10.0
+    reconcile_seconds: float = 5.0
+    quiet_seconds: float = 120.0
     allow_remote: bool = False
     pending: int = 5
     rate_l1: int = 20
@@ -48,12 +52,15 @@ class Settings:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if isinstance(value, int | float) and not isinstance(value, bool) and value < 1:
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                continue
+            least = 0.01 if field.name in ("reconcile_seconds", "quiet_seconds") else 1
+            if value < least:
                 raise NanoclawError(
                     Kind.INVALID,
                     "INVALID_SETTING",
-                    f"{PREFIX}{field.name.upper()}={value} is below 1",
-                    next_step="set it to 1 or more; revoke grants to stop calls",
+                    f"{PREFIX}{field.name.upper()}={value} is below {least}",
+                    next_step=f"set it to {least} or more; revoke grants to stop calls",
                 )
 
     @property

@@ -64,6 +64,11 @@ class BrokerServiceStub:
                 request_serializer=nanoclaw_dot_broker_dot_v1_dot_broker__pb2.RevokeRequest.SerializeToString,
                 response_deserializer=nanoclaw_dot_broker_dot_v1_dot_broker__pb2.RevokeResponse.FromString,
                 _registered_method=True)
+        self.Settle = channel.unary_unary(
+                '/nanoclaw.broker.v1.BrokerService/Settle',
+                request_serializer=nanoclaw_dot_broker_dot_v1_dot_broker__pb2.SettleRequest.SerializeToString,
+                response_deserializer=nanoclaw_dot_broker_dot_v1_dot_broker__pb2.SettleResponse.FromString,
+                _registered_method=True)
         self.ListCapabilities = channel.unary_unary(
                 '/nanoclaw.broker.v1.BrokerService/ListCapabilities',
                 request_serializer=nanoclaw_dot_broker_dot_v1_dot_broker__pb2.ListCapabilitiesRequest.SerializeToString,
@@ -133,6 +138,14 @@ class BrokerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Settle(self, request, context):
+        """A person says what became of a call that ended UNKNOWN. Admins only. Errors: NOT_FOUND CALL_NOT_FOUND;
+        PRECONDITION NOT_UNKNOWN.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListCapabilities(self, request, context):
         """What groups may do, with each action's status for the group.
         """
@@ -191,6 +204,11 @@ def add_BrokerServiceServicer_to_server(servicer, server):
                     servicer.Revoke,
                     request_deserializer=nanoclaw_dot_broker_dot_v1_dot_broker__pb2.RevokeRequest.FromString,
                     response_serializer=nanoclaw_dot_broker_dot_v1_dot_broker__pb2.RevokeResponse.SerializeToString,
+            ),
+            'Settle': grpc.unary_unary_rpc_method_handler(
+                    servicer.Settle,
+                    request_deserializer=nanoclaw_dot_broker_dot_v1_dot_broker__pb2.SettleRequest.FromString,
+                    response_serializer=nanoclaw_dot_broker_dot_v1_dot_broker__pb2.SettleResponse.SerializeToString,
             ),
             'ListCapabilities': grpc.unary_unary_rpc_method_handler(
                     servicer.ListCapabilities,
@@ -375,6 +393,33 @@ class BrokerService:
             '/nanoclaw.broker.v1.BrokerService/Revoke',
             nanoclaw_dot_broker_dot_v1_dot_broker__pb2.RevokeRequest.SerializeToString,
             nanoclaw_dot_broker_dot_v1_dot_broker__pb2.RevokeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Settle(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/nanoclaw.broker.v1.BrokerService/Settle',
+            nanoclaw_dot_broker_dot_v1_dot_broker__pb2.SettleRequest.SerializeToString,
+            nanoclaw_dot_broker_dot_v1_dot_broker__pb2.SettleResponse.FromString,
             options,
             channel_credentials,
             insecure,

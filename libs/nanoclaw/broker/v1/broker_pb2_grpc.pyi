@@ -48,6 +48,10 @@ class BrokerServiceStub:
     """Grants a group access to a provider; granting again renews. Up to L2 by main and admins, L3 by admins only."""
     Revoke: _grpc.UnaryUnaryMultiCallable[_broker_pb2.RevokeRequest, _broker_pb2.RevokeResponse]
     """Ends a grant, in force for the next call."""
+    Settle: _grpc.UnaryUnaryMultiCallable[_broker_pb2.SettleRequest, _broker_pb2.SettleResponse]
+    """A person says what became of a call that ended UNKNOWN. Admins only. Errors: NOT_FOUND CALL_NOT_FOUND;
+    PRECONDITION NOT_UNKNOWN.
+    """
     ListCapabilities: _grpc.UnaryUnaryMultiCallable[_broker_pb2.ListCapabilitiesRequest, _broker_pb2.ListCapabilitiesResponse]
     """What groups may do, with each action's status for the group."""
     ListProviders: _grpc.UnaryUnaryMultiCallable[_broker_pb2.ListProvidersRequest, _broker_pb2.ListProvidersResponse]
@@ -73,6 +77,10 @@ class BrokerServiceAsyncStub(BrokerServiceStub):
     """Grants a group access to a provider; granting again renews. Up to L2 by main and admins, L3 by admins only."""
     Revoke: _aio.UnaryUnaryMultiCallable[_broker_pb2.RevokeRequest, _broker_pb2.RevokeResponse]  # type: ignore[assignment]
     """Ends a grant, in force for the next call."""
+    Settle: _aio.UnaryUnaryMultiCallable[_broker_pb2.SettleRequest, _broker_pb2.SettleResponse]  # type: ignore[assignment]
+    """A person says what became of a call that ended UNKNOWN. Admins only. Errors: NOT_FOUND CALL_NOT_FOUND;
+    PRECONDITION NOT_UNKNOWN.
+    """
     ListCapabilities: _aio.UnaryUnaryMultiCallable[_broker_pb2.ListCapabilitiesRequest, _broker_pb2.ListCapabilitiesResponse]  # type: ignore[assignment]
     """What groups may do, with each action's status for the group."""
     ListProviders: _aio.UnaryUnaryMultiCallable[_broker_pb2.ListProvidersRequest, _broker_pb2.ListProvidersResponse]  # type: ignore[assignment]
@@ -131,6 +139,16 @@ class BrokerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_broker_pb2.RevokeResponse, _abc.Awaitable[_broker_pb2.RevokeResponse]]:
         """Ends a grant, in force for the next call."""
+
+    @_abc_1.abstractmethod
+    def Settle(
+        self,
+        request: _broker_pb2.SettleRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_broker_pb2.SettleResponse, _abc.Awaitable[_broker_pb2.SettleResponse]]:
+        """A person says what became of a call that ended UNKNOWN. Admins only. Errors: NOT_FOUND CALL_NOT_FOUND;
+        PRECONDITION NOT_UNKNOWN.
+        """
 
     @_abc_1.abstractmethod
     def ListCapabilities(

@@ -1,0 +1,105 @@
+"""How UNKNOWN calls were cleared up, on disk; functions that take a tx."""
+
+import hashlib
+import sqlite3
+
+from sqlalchemy import bindparam, func, insert, select, update
+
+from nanoclaw.broker.v1 import broker_pb2 as pb
+from nanoclaw_broker import kept_params
+from nanoclaw_broker.ledger import State
+from nanoclaw_broker.policy import POLICY_VERSION
+from nanoclaw_broker.settlement import CODE, STATE, Outcome
+from nanoclaw_broker.tables import LOG, answers, calls, settlements
+from nanoclaw_core.principal import Caller
+from nanoclaw_store import Change, Tx, prepare
+
+_UNKNOWN = prepare(
+    select(calls)
+    .where(calls.c.state == State.UNKNOWN.value, calls.c.call_id > bindparam("after"))
+    .order_by(calls.c.call_id)
+    .limit(bindparam("most"))
+)
+_OLDEST = prepare(select(func.min(calls.c.created_at)).where(calls.c.state == State.UNKNOWN.value))
+_CLEAR = prepare(
+    update(calls)
+    .where(calls.c.call_id == bindparam("which"), calls.c.state == State.UNKNOWN.value)
+    .values({name: bindparam(name) for name in ("state", "code", "result_summary", "updated_at")})
+)
+_CLEARED_UP = frozenset(state.value for state in STATE.values())
+_INSERT = prepare(insert(settlements))
+_ANSWER = prepare(insert(answers))
+_FIND = prepare(select(settlements).where(settlements.c.call_id == bindparam("which")))
+
+
+def unknown(tx: Tx, after: str, most: int) -> list[sqlite3.Row]:
+    """Calls in UNKNOWN with ids above `after`, oldest first, whole rows."""
+    return tx.all(_UNKNOWN, after=after, most=most)
+
+
+def oldest_unknown(tx: Tx) -> str:
+    """When the oldest call that is still UNKNOWN was made; empty where there is none."""
+    row = tx.one(_OLDEST)
+    return "" if row is None or row[0] is None else str(row[0])
+
+
+def find(tx: Tx, call_id: str) -> sqlite3.Row | None:
+    """How a call was cleared up; None where it was not."""
+    return tx.one(_FIND, which=call_id)
+
+
+def with_rows(tx: Tx, rows: list[sqlite3.Row]) -> tuple[list[sqlite3.Row], dict[str, sqlite3.Row]]:
+    """Rows of the ledger, and how those of them that were UNKNOWN were cleared up, by call."""
+    cleared_up = (find(tx, row["call_id"]) for row in rows if row["state"] in _CLEARED_UP)
+    return rows, {row["call_id"]: row for row in cleared_up if row is not None}
+
+
+def clear_up(
+    tx: Tx,
+    call_id: str,
+    outcome: Outcome,
+    answer: pb.CallResponse,
+    by: Caller,
+    note: str,
+    *,
+    request_id: str = "",
+    trace_id: str = "",
+) -> bool:
+    """Writes what became of an UNKNOWN call, with the answer given from now on; False where it is UNKNOWN no more."""
+    recorded = answer.SerializeToString()
+    columns = {
+        "state": STATE[outcome].value,
+        "code": CODE[outcome],
+        "result_summary": answer.summary,
+        "updated_at": tx.now,
+    }
+    if tx.run(_CLEAR, which=call_id, **columns) != 1:
+        return False
+    settled = {
+        "outcome": outcome.value,
+        "principal": by.principal,
+        "note": note,
+        "answer_sha256": hashlib.sha256(recorded).hexdigest(),
+        "settled_at": tx.now,
+    }
+    tx.run(_INSERT, call_id=call_id, **settled)
+    tx.run(_ANSWER, call_id=call_id, given="settlement", answer=recorded)
+    kept_params.forget(tx, call_id)
+    LOG.append(
+        tx,
+        action="clear_up",
+        principal=by.principal,
+        via=by.via,
+        subject=call_id,
+        from_state=State.UNKNOWN.value,
+        to_state=columns["state"],
+        reason=note,
+        policy_version=POLICY_VERSION,
+        request_ref=request_id,
+        trace_id=trace_id,
+        changes=[
+            Change(calls.name, {"call_id": call_id}, columns),
+            Change(settlements.name, {"call_id": call_id}, settled),
+        ],
+    )
+    return True
