@@ -43,9 +43,7 @@ def test_every_rpc_is_listed_and_open_to_whom_it_should_be() -> None:
 async def test_those_not_listed_are_refused(broker: Any, credentials: Credentials, rpc: str) -> None:
     """A viewer, a group and a service each get NOT_PERMITTED where the table says so."""
     credentials.add_operator("vera", Role.VIEWER)
-    request = getattr(pb, f"{rpc}Request")(
-        **{} if rpc == "WatchCapabilities" else {"request_id": "r", "provider": "count"}
-    )
+    request = getattr(pb, f"{rpc}Request")(**{} if rpc == "WatchCapabilities" else {"request_id": "r"})
     tried = {
         Access.VIEWER: (broker.stub("operator:vera"), ()),
         Access.GROUP: (broker.gateway, on_behalf("developer")),
