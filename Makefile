@@ -8,7 +8,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 PROTOS := $(sort $(wildcard protos/nanoclaw/*/v1/*.proto))
 
-.PHONY: help demo up up-detached stop status test test-crash check lint format types walls stubs-in-step breaking protos release-protos bench requirements clean
+.PHONY: help demo up up-detached stop status test test-crash test-docker check lint format types walls stubs-in-step breaking protos release-protos bench requirements clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ test: $(READY) ## the tests (under two minutes)
 
 test-crash: $(READY) ## the crash sweep: services and agents killed at random moments (under ten minutes)
 	$(BIN)/python -m pytest -m crash --timeout 900
+
+test-docker: $(READY) ## the tests that need a Docker engine; skipped, with the reason, where there is none
+	$(BIN)/python -m pytest -m docker --timeout 300
 
 check: lint types walls stubs-in-step breaking test ## everything that must be green before a change lands
 

@@ -15,8 +15,8 @@ from nanoclaw_dispatcher.engine import Engine
 from nanoclaw_dispatcher.governance import Governance, Mailboxes
 from nanoclaw_dispatcher.means import Means
 from nanoclaw_dispatcher.presence import Presence
-from nanoclaw_dispatcher.process_runtime import ProcessRuntime
 from nanoclaw_dispatcher.runtime import Runtime
+from nanoclaw_dispatcher.runtimes import built_in
 from nanoclaw_dispatcher.servicer import Dispatcher
 from nanoclaw_dispatcher.settings import Settings, load
 from nanoclaw_dispatcher.tables import SLICE
@@ -40,11 +40,9 @@ async def run(
     token = credentials.token_file("service:dispatcher")
     governance = connect(settings.governance_address, token_file=token, telemetry=telemetry, attempts=2)
     gateway = connect(settings.gateway_address, token_file=token, telemetry=telemetry, attempts=2)
+    configured = groups.load(settings.home / "config" / "groups.toml", runtime=settings.runtime)
     if runtimes is None:
-        process = ProcessRuntime(
-            settings.home.absolute(), allow_unsandboxed=settings.allow_unsandboxed, use_sandbox=settings.sandbox
-        )
-        runtimes = {process.name: process}
+        runtimes = built_in(settings, configured)
     instance = new_ulid().lower()
     presence = Presence(settings.home / "run", instance)
     means = Means(
@@ -52,7 +50,7 @@ async def run(
         governance=Governance(governance_pb2_grpc.GovernanceServiceStub(governance)),
         mailboxes=Mailboxes(gateway_pb2_grpc.GatewayServiceStub(gateway)),
         runtimes=runtimes,
-        groups=groups.load(settings.home / "config" / "groups.toml"),
+        groups=configured,
         instance=instance,
         limits=settings.limits,
         telemetry=telemetry,

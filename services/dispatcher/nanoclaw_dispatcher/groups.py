@@ -33,21 +33,22 @@ class Groups:
         return len(self.by_name)
 
 
-def load(path: Path | None = None) -> Groups:
-    """The groups of the file at `path`; the packaged ones where it is None or does not exist.
+def load(path: Path | None = None, *, runtime: str = "process") -> Groups:
+    """The groups of the file at `path`; the packaged ones where it is None or does not exist. runtime: of groups that
+    name none.
 
     Raises NanoclawError INVALID_GROUPS that names the file, the group and the key.
     """
     chosen = path if path is not None and path.exists() else PACKAGED
     try:
-        return parse(chosen.read_text(encoding="utf-8"))
+        return parse(chosen.read_text(encoding="utf-8"), runtime=runtime)
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise _refused(str(chosen), str(error)) from None
     except Wrong as wrong:
         raise _refused(str(chosen), str(wrong)) from None
 
 
-def parse(text: str) -> Groups:
+def parse(text: str, *, runtime: str = "process") -> Groups:
     """The groups of a TOML text; see `load`. Raises ValueError that names the group and the key."""
     document = tomllib.loads(text)
     refuse_unknown(document, {"defaults", "groups"}, "")
@@ -64,7 +65,7 @@ def parse(text: str) -> Groups:
         refuse_unknown(keys, KEYS, where)
         if "role" not in keys:
             raise Wrong(f"{where}role: is missing; it is main, executor or approver")
-        merged = {**defaults, **keys}
+        merged = {"runtime": runtime, **defaults, **keys}
         found[name] = Group(name=name, **{key: READERS[key](merged[key], where + key) for key in merged})
     if [group.name for group in found.values() if group.is_main] != ["main"]:
         raise Wrong("groups: exactly one has the role main, and it is called main")

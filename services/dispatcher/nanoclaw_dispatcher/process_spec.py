@@ -10,7 +10,8 @@ from nanoclaw_dispatcher import attempt_files as files
 from nanoclaw_dispatcher import code_mounts
 from nanoclaw_dispatcher.attempt_spec import AttemptSpec
 from nanoclaw_dispatcher.groups import Group
-from nanoclaw_dispatcher.sandbox import WORKSPACE_GROUP, WORKSPACE_IPC, Sandbox
+from nanoclaw_dispatcher.sandbox import Sandbox
+from nanoclaw_dispatcher.workspace import WORKSPACE_GROUP, WORKSPACE_IPC
 
 OUTPUT_LIMIT = 1 << 20
 """Bytes of output after which a new file is begun; the one before is kept."""

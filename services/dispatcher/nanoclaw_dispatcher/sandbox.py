@@ -3,19 +3,22 @@
 import functools
 import os
 import shutil
-import stat
 import subprocess
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from nanoclaw_core.errors import Kind, NanoclawError
 from nanoclaw_dispatcher import agent_process, code_mounts
 from nanoclaw_dispatcher.groups import Group, Mount
-
-WORKSPACE_GROUP = "/workspace/group"
-WORKSPACE_IPC = "/workspace/ipc"
-AGENT_UID = "10002"
+from nanoclaw_dispatcher.workspace import (
+    AGENT_UID,
+    INSTRUCTIONS,
+    WORKSPACE_GROUP,
+    WORKSPACE_IPC,
+    check_mount,
+    copy_instructions,
+    mount_refused,
+)
 
 # Where root runs us, the kernel takes an agent for root when it comes to the files of /proc, whatever it is called
 # inside, and bubblewrap covers only some of them: what is listed here, and is there, is shown read-only, or empty.
@@ -23,8 +26,6 @@ _PROC_READ_ONLY = ("acpi", "asound", "fs", "mtrr", "pressure", "scsi", "sys")
 _PROC_EMPTY = ("kcore", "keys", "latency_stats", "sched_debug", "timer_list")
 
 _PROBE_SECONDS = 10.0
-_INSTRUCTIONS = "CLAUDE.md"
-_MAX_INSTRUCTIONS = 1 << 20
 _RESERVED = ("/workspace", "/proc", "/dev", "/tmp", "/etc", code_mounts.KIT_PARENT)  # noqa: S108
 
 # Programs want to look up who they are.
@@ -65,8 +66,8 @@ class Sandbox:
             *("--sync-fd", str(agent_process.LOCK_FD), "--json-status-fd", str(agent_process.STATUS_FD)),
             *("--bind", str(group_dir), WORKSPACE_GROUP, "--bind", str(mailbox), WORKSPACE_IPC),
         ]
-        if _copy_instructions(group_dir, writing):
-            arguments += ["--ro-bind", str(state / _INSTRUCTIONS), f"{WORKSPACE_GROUP}/{_INSTRUCTIONS}"]
+        if copy_instructions(group_dir, writing):
+            arguments += ["--ro-bind", str(state / INSTRUCTIONS), f"{WORKSPACE_GROUP}/{INSTRUCTIONS}"]
         for name, line in _ACCOUNT.items():
             (writing / name).write_text(line)
             arguments += ["--ro-bind", str(state / name), f"/etc/{name}"]
@@ -107,11 +108,8 @@ def check_mounts(mounts: Iterable[Mount], home: Path) -> None:
     for mount in mounts:
         source = os.path.realpath(mount.source)
         if not Path(source).exists():
-            raise _refused(mount, "its source is not there")
-        if os.path.commonpath([source, real_home]) in (source, real_home):
-            raise _refused(mount, "its source shows files of NANOCLAW_HOME")
-        if any(mount.target == taken or mount.target.startswith(taken + "/") for taken in _RESERVED):
-            raise _refused(mount, "its target belongs to the sandbox")
+            raise mount_refused(mount, "its source is not there")
+        check_mount(mount, source, real_home, _RESERVED)
 
 
 _CLOSE = ("--remount-ro", "/dev", "--remount-ro", "/")
@@ -121,7 +119,7 @@ def _base(program: str, extra: Iterable[str], file_size_mb: int) -> list[str]:
     size = str(file_size_mb << 20)
     return [
         *(program, "--unshare-user", "--unshare-all", *extra, "--die-with-parent", "--new-session"),
-        *("--cap-drop", "ALL", "--uid", AGENT_UID, "--gid", AGENT_UID, "--hostname", "agent"),
+        *("--cap-drop", "ALL", "--uid", str(AGENT_UID), "--gid", str(AGENT_UID), "--hostname", "agent"),
         *("--size", size, "--tmpfs", "/tmp"),  # noqa: S108 — first: our own code may lie below it
         *code_mounts.system(),
         *("--proc", "/proc", "--dev", "/dev", "--size", size, "--tmpfs", "/dev/shm"),  # noqa: S108
@@ -134,28 +132,3 @@ def _proc_covers() -> tuple[str, ...]:
     covers = [(f"/proc/{name}", f"/proc/{name}") for name in _PROC_READ_ONLY]
     covers += [("/dev/null", f"/proc/{name}") for name in _PROC_EMPTY]
     return tuple(word for source, target in covers if Path(target).exists() for word in ("--ro-bind", source, target))
-
-
-def _copy_instructions(group_dir: Path, folder: Path) -> bool:
-    """Copies the group's CLAUDE.md, if it is a plain file: an agent may have put a link to a secret in its place."""
-    try:
-        descriptor = os.open(group_dir / _INSTRUCTIONS, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
-            return False
-        (folder / _INSTRUCTIONS).write_bytes(os.read(descriptor, _MAX_INSTRUCTIONS))
-        return True
-    finally:
-        os.close(descriptor)
-
-
-def _refused(mount: Mount, why: str) -> NanoclawError:
-    return NanoclawError(
-        Kind.PRECONDITION,
-        "MOUNT_REFUSED",
-        f"mount of {mount.source} at {mount.target}: {why}",
-        next_step="correct the group's mounts in config/groups.toml",
-    )

@@ -1,4 +1,4 @@
-"""Places where attempts run: the fake, processes with and without a sandbox; `docker` will join the list."""
+"""Places where attempts run: the fake, processes with and without a sandbox, containers."""
 
 import asyncio
 import os
@@ -12,11 +12,14 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
+import engines
 import fake_runtime
 import pytest
 import pytest_asyncio
 
 from nanoclaw_dispatcher.attempt_spec import AttemptSpec
+from nanoclaw_dispatcher.container_site import Site
+from nanoclaw_dispatcher.docker_runtime import DockerRuntime
 from nanoclaw_dispatcher.groups import Group, Role
 from nanoclaw_dispatcher.process_runtime import ProcessRuntime
 from nanoclaw_dispatcher.runtime import Isolation, Observed, Runtime
@@ -199,6 +202,47 @@ class ProcessPlace(_Place):
         os.kill(self.shim(attempt_id), signal.SIGKILL)
 
 
+class DockerPlace(_Place):
+    """Real containers. image: what they run in."""
+
+    def __init__(self, home: Path, host: str, image: str) -> None:
+        super().__init__(home)
+        self.host = host
+        self.uid = os.getuid() or 10002
+        self.site = Site(home, os.path.realpath(home), f"{home.name}-", image, self.uid, host.removeprefix("unix://"))
+        self._opened: list[DockerRuntime] = []
+
+    async def open(self) -> None:
+        self.runtime = await self.successor()
+
+    async def successor(self) -> DockerRuntime:
+        runtime = DockerRuntime(self.site, self.host)
+        await runtime.open()
+        self._opened.append(runtime)
+        return runtime
+
+    async def close(self) -> None:
+        last = await self.successor()
+        for seen in await last.list():
+            await last.stop(seen.attempt_id, 0)
+            await last.remove(seen.attempt_id)
+        for runtime in self._opened:
+            await runtime.close()
+
+    def command(self, program: str, *args: str) -> tuple[str, ...]:
+        return ProcessPlace.command(self, program, *args)  # type: ignore[arg-type]
+
+    def runs(self, attempt_id: str) -> int:
+        return ProcessPlace.runs(self, attempt_id)  # type: ignore[arg-type]
+
+    def name(self, attempt_id: str) -> str:
+        """The container's."""
+        return self.site.prefix + attempt_id
+
+    async def lose(self, attempt_id: str) -> None:
+        await asyncio.to_thread(engines.client(self.host).remove_container, self.name(attempt_id), force=True)
+
+
 @pytest.fixture
 def home() -> Iterator[Path]:
     """A NANOCLAW_HOME with a short path."""
@@ -217,11 +261,13 @@ async def opened(place: Any) -> AsyncIterator[Any]:
         await place.close()
 
 
-@pytest_asyncio.fixture(params=["fake", "bubblewrap", "unsandboxed"])
+@pytest_asyncio.fixture(params=["fake", "bubblewrap", "unsandboxed", pytest.param("docker", marks=pytest.mark.docker)])
 async def place(request: pytest.FixtureRequest, home: Path) -> AsyncIterator[Any]:
     """Every place in turn."""
     if request.param == "fake":
         place: Any = FakePlace(home)
+    elif request.param == "docker":
+        place = DockerPlace(home, engines.require_engine(), engines.shell_image())
     else:
         place = ProcessPlace(home, request.param == "bubblewrap")
     async with opened(place):
@@ -246,3 +292,17 @@ async def sandboxed(home: Path) -> AsyncIterator[ProcessPlace]:
 def process_place() -> type[ProcessPlace]:
     """For a test that opens its own runtime."""
     return ProcessPlace
+
+
+@pytest_asyncio.fixture
+async def containers(home: Path) -> AsyncIterator[DockerPlace]:
+    """Real containers that have a shell."""
+    async with opened(DockerPlace(home, engines.require_engine(), engines.shell_image())) as place:
+        yield place
+
+
+@pytest_asyncio.fixture
+async def python_containers(home: Path) -> AsyncIterator[DockerPlace]:
+    """Real containers that have Python and the agent kit."""
+    async with opened(DockerPlace(home, engines.require_engine(), engines.python_image())) as place:
+        yield place
