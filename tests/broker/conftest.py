@@ -103,8 +103,9 @@ class Counting(Action[Note]):
     description: ClassVar[str] = "counts"
     timeout_seconds: ClassVar[float] = 5.0
 
-    def __init__(self, name: str, level: Level, kind: Kind) -> None:
+    def __init__(self, name: str, level: Level, kind: Kind, unverified: Level | None = None) -> None:
         self.name, self.level, self.kind = name, level, kind  # type: ignore[misc]
+        self.unverified_level = unverified  # type: ignore[misc]
         self.unknown_ends_by = UnknownEnd.VERIFY if level == Level.L2 else UnknownEnd.NONE  # type: ignore[misc]
         self.effects: list[str] = []
         self.entered = asyncio.Event()
@@ -126,7 +127,7 @@ class Counting(Action[Note]):
 
 
 class Counter:
-    """The provider `count`: look L1, compute L1 pure, add L2, drop L2, launch L3."""
+    """The provider `count`: look L1, compute L1 pure, add L2, drop L2, launch L3, send L3 or L2 unverified."""
 
     def __init__(self) -> None:
         self.look = Counting("look", Level.L1, Kind.READ)
@@ -134,15 +135,20 @@ class Counter:
         self.add = Counting("add", Level.L2, Kind.MUTATING)
         self.drop = Counting("drop", Level.L2, Kind.MUTATING)
         self.launch = Counting("launch", Level.L3, Kind.MUTATING)
+        self.send = Counting("send", Level.L3, Kind.MUTATING, Level.L2)
 
     @property
     def effects(self) -> int:
         """How much was done, by whichever action."""
-        return sum(len(a.effects) for a in (self.look, self.compute, self.add, self.drop, self.launch))
+        return sum(len(action.effects) for action in self.actions)
+
+    @property
+    def actions(self) -> tuple[Counting, ...]:
+        """All of them."""
+        return (self.look, self.compute, self.add, self.drop, self.launch, self.send)
 
     def provider(self, _: Environment) -> Provider:
-        actions = (self.look, self.compute, self.add, self.drop, self.launch)
-        return Provider("count", "counts", actions)
+        return Provider("count", "counts", self.actions)
 
     def locked(self, _: Environment) -> Provider:
         return Provider("locked", "needs a secret", (self.look,), required_secrets=("locked_token",))
@@ -217,6 +223,18 @@ class Running:
             request_id=f"g{next(self.numbers)}", group=group, provider=provider, access_level=level, **fields
         )
         return (await self.founder.Grant(request)).capability
+
+    async def freeze(self, level: Any = pb.ACCESS_LEVEL_L0, **fields: Any) -> pb.CallFreeze:
+        """A freeze by the founder."""
+        request = pb.FreezeRequest(
+            **{"request_id": f"f{next(self.numbers)}", "max_level": level, "reason": "an incident"} | fields
+        )
+        return (await self.founder.Freeze(request)).freeze
+
+    async def unfreeze(self, **fields: Any) -> bool:
+        """An unfreeze by the founder; whether there was a freeze."""
+        request = pb.UnfreezeRequest(request_id=f"u{next(self.numbers)}", **fields)
+        return (await self.founder.Unfreeze(request)).changed
 
     async def revoke(
         self, provider: str = "count", group: str = "developer", product_id: str = ""

@@ -252,7 +252,7 @@ async def test_unknown_names_are_denied_with_those_there_are(broker: Any) -> Non
     assert "json" in provider.next_steps[0]
     action = await broker.call("count", "fly")
     assert action.code == "UNKNOWN_ACTION"
-    assert "add, compute, drop, launch, look" in action.next_steps[0]
+    assert "add, compute, drop, launch, look, send" in action.next_steps[0]
 
 
 async def test_a_provider_without_its_secret_is_denied(broker: Any) -> None:

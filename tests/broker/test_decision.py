@@ -16,6 +16,7 @@ from nanoclaw_broker.call import AFTER_TASK, BEFORE_TASK, decide
 from nanoclaw_broker.capability import Capability
 from nanoclaw_broker.decision import Outcome
 from nanoclaw_broker.facts import Ask, Facts, Problem, Recorded, Signature, Skill, Task, Usage
+from nanoclaw_broker.freeze import Freeze, Scope
 from nanoclaw_broker.ledger import State
 from nanoclaw_broker.policy import Check, Level, Limits
 from nanoclaw_broker.remedy import remedy
@@ -27,6 +28,7 @@ LATER, BEFORE = "2026-11-22T12:00:00.000000Z", "2026-11-20T12:00:00.000000Z"
 
 LEVELS = {"look": Level.L1, "add": Level.L2, "drop": Level.L2, "launch": Level.L3}
 HELD = Capability("developer", "count", Level.L2, expires_at=LATER, id="c1")
+FREEZE = Freeze(Scope.PROVIDER, "count", Level.L1, "an incident")
 DOING = Task("t1", version=3, state="DOING", assigned_group="developer")
 
 
@@ -53,6 +55,7 @@ REFUSED: dict[str, Facts] = {
     "SIGNATURE_MISSING": facts(signature=Signature.MISSING),
     "SIGNATURE_WRONG": facts(signature=Signature.WRONG),
     "REQUEST_ID_REUSED": facts(seen=recorded(params_hmac="other")),
+    "FROZEN": facts(freezes=(FREEZE,)),
     "BUSY": facts(usage=Usage(pending=5)),
     "UNKNOWN_PROVIDER": facts(skill=Skill(("json",))),
     "UNKNOWN_ACTION": facts("fly"),
@@ -142,6 +145,7 @@ def test_the_first_check_that_fails_decides() -> None:
         attempt="a1",
         signature=Signature.MISSING,
         seen=recorded(params_hmac="other"),
+        freezes=(FREEZE,),
         usage=Usage(pending=5, claims=15, rate_edge=RECENT, today=15),
         skill=Skill(("count",), LEVELS, ("s",), (Problem("INVALID_PARAMS", "bad"),)),
         capabilities=(),
@@ -154,6 +158,7 @@ def test_the_first_check_that_fails_decides() -> None:
     steps: list[tuple[str, Callable[[Facts], Facts]]] = [
         ("SIGNATURE_MISSING", lambda f: replace(f, ask=replace(f.ask, signature=Signature.VALID))),
         ("REQUEST_ID_REUSED", lambda f: replace(f, seen=None)),
+        ("FROZEN", lambda f: replace(f, freezes=())),
         ("BUSY", lambda f: replace(f, usage=replace(f.usage, pending=4))),
         ("SECRETS_MISSING", lambda f: replace(f, skill=replace(f.skill, missing_secrets=()))),
         ("NO_CAPABILITY", lambda f: replace(f, capabilities=(bad,))),

@@ -168,6 +168,7 @@ async def test_each_action_has_a_status_for_the_group(broker: Any) -> None:
         "add": "available",
         "drop": "DENIED",
         "launch": "requires_higher_level",
+        "send": "requires_higher_level",
     }
     assert '"text"' in one.actions[0].params_schema_json
     for action in one.actions:
@@ -234,3 +235,36 @@ async def test_calls_are_listed_by_filters(broker: Any, governance: Any) -> None
     status = await broker.founder.GetStatus(pb.GetStatusRequest())
     assert {one.state: one.count for one in status.counts} == {pb.CALL_STATE_EXECUTED: 2, pb.CALL_STATE_DENIED: 1}
     assert list(status.providers) == ["count", "http", "json", "locked", "logs"]
+
+
+async def test_an_action_that_nobody_can_verify_needs_less_where_an_admin_accepts_that(broker: Any) -> None:
+    """`send` is of L3, and of L2 under allow_unverified; the ledger says at which level it was made."""
+    await broker.grant("count", L2)
+    assert (await broker.call("count", "send")).facts["level_required"] == "L3"
+    granted = await broker.grant("count", L2, allow_unverified=True)
+    assert granted.allow_unverified
+    answer = await broker.call("count", "send")
+    assert answer.code == "OK"
+    record = await broker.record(answer.call_id)
+    assert record.level == L2
+    (one,) = (await broker.founder.ListCapabilities(pb.ListCapabilitiesRequest())).capabilities
+    shown = {action.name: (action.level, action.status) for action in one.actions}
+    assert shown["send"] == (L2, "available")
+    assert shown["launch"] == (L3, "requires_higher_level")
+    await broker.grant("count", L2)  # granted again without it
+    assert (await broker.call("count", "send")).code == "LEVEL_TOO_LOW"
+
+
+async def test_only_an_admin_accepts_what_nobody_can_verify(broker: Any) -> None:
+    """Main may grant L2, and not this."""
+    with pytest.raises(NanoclawError) as raised:
+        await granted_by_main(broker, allow_unverified=True)
+    assert raised.value.reason == "UNVERIFIED_NEEDS_ADMIN"
+
+
+async def test_a_freeze_looks_at_what_an_action_is_not_at_what_was_waived(broker: Any) -> None:
+    """Frozen to L2, nothing goes out whose end can't be verified, whatever the grant says."""
+    await broker.grant("count", L2, allow_unverified=True)
+    await broker.freeze(L2)
+    assert (await broker.call("count", "send")).code == "FROZEN"
+    assert (await broker.call("count", "add")).code == "OK"

@@ -15,6 +15,7 @@ from nanoclaw_broker.configuration import configuration
 from nanoclaw_broker.governance import GovernanceTasks
 from nanoclaw_broker.grants import Grants
 from nanoclaw_broker.kept_params import Seal
+from nanoclaw_broker.kill_switch import KillSwitch
 from nanoclaw_broker.lock import held
 from nanoclaw_broker.providers import Environment
 from nanoclaw_broker.providers.builtin import BUILTIN
@@ -79,7 +80,9 @@ async def run(
             await providers.start()
             await settle_crashed(database)
             reconciling = asyncio.create_task(reconciler.run())
-            servicer = BrokerServicer(broker, Grants(database, providers), telemetry, to_text(utc_now()))
+            grants = Grants(database, providers)
+            kill_switch = KillSwitch(database, providers, grants.tell)
+            servicer = BrokerServicer(broker, grants, kill_switch, telemetry, to_text(utc_now()))
             server = Server(
                 listen=settings.addresses,
                 services=[spec(servicer)],

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from nanoclaw_broker.capability import Capability, choose
-from nanoclaw_broker.checks import grant, limits, provider, request, task
+from nanoclaw_broker.checks import freeze, grant, limits, provider, request, task
 from nanoclaw_broker.decision import Decision, Outcome
 from nanoclaw_broker.facts import Facts
 from nanoclaw_broker.policy import Check
@@ -13,6 +13,7 @@ Rule = Callable[[Facts, Capability | None], Decision | None]
 BEFORE_TASK: tuple[Rule, ...] = (
     request.credential,  # 2
     request.request_id,  # 3
+    freeze.kill_switch,  # 4
     limits.busy,  # 5
     provider.provider,  # 6
     provider.action,  # 7
@@ -33,7 +34,7 @@ AFTER_TASK: tuple[Rule, ...] = (
     limits.quota,  # 17
     limits.votes,  # 18
 )
-"""In the order of `policy.Check`. 1 is over when there are facts, 4 waits for the kill switch, 19 to 21 are deeds."""
+"""In the order of `policy.Check`. 1 is over when there are facts, 19 to 21 are deeds."""
 
 
 def decide(facts: Facts) -> Decision:

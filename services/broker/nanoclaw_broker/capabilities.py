@@ -6,6 +6,7 @@ from typing import Any
 
 from sqlalchemy import and_, bindparam, case, func, insert, or_, select, tuple_, update
 
+from nanoclaw_broker import freezes
 from nanoclaw_broker.capability import Capability
 from nanoclaw_broker.policy import POLICY_VERSION, Level
 from nanoclaw_broker.tables import LOG, capabilities
@@ -26,6 +27,7 @@ _LIVE = prepare(
         _c.expires_at,
         _c.id,
         _c.allow_unverified,
+        _c.changes,
     ).where(_c.group_name == bindparam("group_name"), _c.provider == bindparam("provider"), _is_live)
 )
 _FIND = prepare(
@@ -82,6 +84,7 @@ def as_capability(row: sqlite3.Row) -> Capability:
         expires_at=row["expires_at"],
         id=row["id"],
         allow_unverified=bool(row["allow_unverified"]),
+        changes=row["changes"],
     )
 
 
@@ -166,12 +169,12 @@ def page(tx: Tx, group: str, after: tuple[str, str, str], most: int, *, include_
 
 
 def revision(tx: Tx) -> int:
-    """A number that rises with every grant, renewal, revoke and expiry, also across restarts.
+    """A number that rises with every grant, renewal, revoke and expiry, and every freeze, also across restarts.
 
     A change counts two and an expiry one, so that a renewal, which undoes an expiry, still rises.
     """
     row = tx.one(_REVISION, now=tx.now)
-    return 0 if row is None else int(row[0])
+    return (0 if row is None else int(row[0])) + freezes.changes(tx)
 
 
 def next_end(tx: Tx) -> str:

@@ -25,6 +25,8 @@ class Capability:
     id: str = ""
     allow_unverified: bool = False
     """Actions whose end can't be verified may be called at their `unverified_level`."""
+    changes: int = 0
+    """How often it was granted and revoked; what rests on it is void once that has moved."""
 
     def expired(self, now: str) -> bool:
         """Whether it has ended: at its very end it has."""
@@ -39,8 +41,15 @@ class ActionStatus(enum.StrEnum):
     DENIED = "DENIED"
 
 
+def level_under(capability: Capability | None, level: Level, unverified: Level | None) -> Level:
+    """What an action of `level` needs under a grant: its unverified level, if it has one and the grant accepts that."""
+    if unverified is None or capability is None or not capability.allow_unverified:
+        return level
+    return min(level, unverified)
+
+
 def status_of(capability: Capability, action: str, level: Level) -> ActionStatus:
-    """What `action` of `level` is under a capability that is live."""
+    """What `action`, which needs `level` under a capability that is live, is to the group."""
     if action in capability.denied or (capability.allowed and action not in capability.allowed):
         return ActionStatus.DENIED
     return ActionStatus.AVAILABLE if level <= capability.level else ActionStatus.REQUIRES_HIGHER_LEVEL
@@ -66,12 +75,14 @@ def smallest_grant(
     capabilities: Sequence[Capability],
     wanted: Capability,
     levels: Mapping[str, Level],
+    unverified: Mapping[str, Level],
     now: str,
 ) -> Capability:
     """The smallest grant that lets a group do one thing more, without taking anything from it.
 
-    wanted: group, provider, product and level of the one action in its `allowed`. levels: of every action of the
-    provider. What has expired gives nothing, so nothing of it is renewed but its restrictions.
+    wanted: group, provider, product and level of the one action in its `allowed`. levels, unverified: of the actions of
+    the provider. What has expired gives nothing, so nothing of it is renewed but its restrictions. That ends need not
+    be verified is kept where it was granted and never proposed: it leaves the votes out.
     """
     (action,) = wanted.allowed
     held = next((c for c in capabilities if c.product_id == wanted.product_id), None)
@@ -79,10 +90,15 @@ def smallest_grant(
         return wanted
     denied = tuple(name for name in held.denied if name != action)
     allowed: tuple[str, ...] = (action,)
-    level = wanted.level
+    level, waived = wanted.level, False
     if not held.expired(now):
-        level = max(level, held.level)
-        open_now = {name for name, needs in levels.items() if needs <= held.level and name in (held.allowed or levels)}
+        waived = held.allow_unverified
+        level = max(level_under(held, level, unverified.get(action)), held.level)
+        open_now = {
+            name
+            for name, needs in levels.items()
+            if level_under(held, needs, unverified.get(name)) <= held.level and name in (held.allowed or levels)
+        }
         if level > held.level:  # a higher level must open this one action only
             allowed = tuple(sorted({action} | open_now))
         else:
@@ -95,4 +111,5 @@ def smallest_grant(
         denied=denied,
         requires_task_gate=held.requires_task_gate,
         product_id=wanted.product_id,
+        allow_unverified=waived,
     )

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from nanoclaw_broker.capability import Capability
+from nanoclaw_broker.capability import Capability, choose, level_under
+from nanoclaw_broker.freeze import Freeze
 from nanoclaw_broker.ledger import State
 from nanoclaw_broker.policy import RATE_SECONDS, Level, Limits
 from nanoclaw_core.clock import from_text, to_text
@@ -53,13 +54,15 @@ class Skill:
     """What the providers say of the action asked for.
 
     levels: of each action of the provider, empty where there is no such provider. missing_secrets: names of those that
-    the provider needs and the broker has not. problems: of the parameters. providers: the names there are.
+    the provider needs and the broker has not. problems: of the parameters. providers: the names there are. unverified:
+    what actions need under a grant that says allow_unverified, of those for which that makes a difference.
     """
 
     providers: tuple[str, ...] = ()
     levels: Mapping[str, Level] = field(default_factory=dict)
     missing_secrets: tuple[str, ...] = ()
     problems: tuple[Problem, ...] = ()
+    unverified: Mapping[str, Level] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +128,8 @@ class Usage:
 class Facts:
     """Everything that `call.decide` looks at.
 
-    now: TEXT. task: None where none was named, and
-    `task_read` False where one was named and governance has not been asked yet.
+    now: TEXT. task: None where none was named, and `task_read` False where one was named and governance has not been
+    asked yet. freezes: those in force for the group, the provider or all.
     """
 
     ask: Ask
@@ -139,6 +142,7 @@ class Facts:
     task: Task | None = None
     task_read: bool = True
     limits: Limits = field(default_factory=Limits)
+    freezes: tuple[Freeze, ...] = ()
 
     @property
     def rate_horizon(self) -> str:
@@ -152,9 +156,18 @@ class Facts:
         return to_text(tomorrow.replace(hour=0, minute=0, second=0, microsecond=0))
 
     @property
-    def level(self) -> Level:
-        """What the action needs; L0 where it is not known."""
+    def declared(self) -> Level:
+        """What the action needs whatever a grant says; L0 where it is not known."""
         return self.skill.levels.get(self.ask.action, Level.L0)
+
+    @property
+    def level(self) -> Level:
+        """What the action needs under the grant that the call rests on; L0 where it is not known."""
+        unverified = self.skill.unverified.get(self.ask.action)
+        if unverified is None:
+            return self.declared
+        capability, _ = choose(self.capabilities, self.wanted_product, main=self.ask.is_main)
+        return level_under(capability, self.declared, unverified)
 
     @property
     def wanted_product(self) -> str:

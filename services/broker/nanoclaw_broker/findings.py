@@ -1,10 +1,11 @@
 """What the ledger and the grants say about a call that is asked for: its facts, inside the transaction that decides."""
 
 import sqlite3
+from dataclasses import replace
 
 from sqlalchemy import bindparam, func, select
 
-from nanoclaw_broker import capabilities
+from nanoclaw_broker import capabilities, freezes
 from nanoclaw_broker.facts import Ask, Facts, Recorded, Skill, Task, Usage
 from nanoclaw_broker.ledger import NEVER_SENT, PENDING, State
 from nanoclaw_broker.policy import Level, Limits
@@ -42,24 +43,23 @@ _CLAIM = prepare(_claims.where(calls.c.claim_number == bindparam("number")))
 
 def gather(tx: Tx, ask: Ask, skill: Skill, limits: Limits, task: Task | None, *, task_read: bool) -> Facts:
     """The facts of a decision as this transaction sees them."""
-    now = tx.now
-    level = skill.levels.get(ask.action, Level.L0)
     seen = tx.one(_SEEN, group_name=ask.group, request_id=ask.request_id)
     keyed = None
     if ask.idempotency_key:
         keyed = tx.one(_KEYED, group_name=ask.group, idempotency_key=ask.idempotency_key)
-    return Facts(
+    facts = Facts(
         ask=ask,
         skill=skill,
-        now=now,
+        now=tx.now,
         seen=_as_recorded(seen),
         keyed=_as_recorded(keyed),
-        usage=_usage(tx, ask.group, level, limits, now),
         capabilities=capabilities.live(tx, ask.group, ask.provider),
         task=task,
         task_read=task_read,
         limits=limits,
+        freezes=freezes.in_force(tx, ask.group, ask.provider),
     )
+    return replace(facts, usage=_usage(tx, ask.group, facts.level, limits, tx.now))
 
 
 def _as_recorded(row: sqlite3.Row | None) -> Recorded | None:

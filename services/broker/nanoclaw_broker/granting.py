@@ -41,7 +41,8 @@ def check_grantee(field: str, value: str) -> str:
 def decide_grant(wish: Wish, by: Caller, now: str) -> Capability:
     """The capability to write, with its end.
 
-    Raises INVALID_FIELD, PROVIDER_NOT_FOUND, ACTION_NOT_FOUND, L3_NEEDS_ADMIN, L3_NOT_AVAILABLE, EXPIRY_TOO_LATE.
+    Raises INVALID_FIELD, PROVIDER_NOT_FOUND, ACTION_NOT_FOUND, UNVERIFIED_NEEDS_ADMIN, L3_NEEDS_ADMIN,
+    L3_NOT_AVAILABLE, EXPIRY_TOO_LATE.
     """
     wanted = wish.capability
     check_form(wanted)
@@ -52,6 +53,12 @@ def decide_grant(wish: Wish, by: Caller, now: str) -> Capability:
     _check_actions(wanted, wish.levels)
     if wanted.requires_task_gate and wanted.requires_task_gate not in GATES:
         raise invalid("requires_task_gate", f"must be one of {', '.join(GATES)}, or empty", "name a gate")
+    if wanted.allow_unverified and not by.is_admin:
+        raise denied(
+            "UNVERIFIED_NEEDS_ADMIN",
+            "only an operator with the role admin lets calls be made whose end nobody can verify",
+            "leave allow_unverified out, or ask one",
+        )
     if wanted.level is Level.L3:
         _refuse_l3(by)
     return replace(wanted, expires_at=_end(wanted, now))

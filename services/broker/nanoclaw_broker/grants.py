@@ -5,8 +5,9 @@ import sqlite3
 from collections.abc import AsyncIterator
 
 from nanoclaw.broker.v1 import broker_pb2 as pb
-from nanoclaw_broker import capabilities, granting, messages
+from nanoclaw_broker import capabilities, freezes, granting, messages
 from nanoclaw_broker.capability import Capability
+from nanoclaw_broker.freeze import Freeze
 from nanoclaw_broker.policy import Level
 from nanoclaw_broker.registry import Registry
 from nanoclaw_broker.tables import REQUESTS
@@ -39,7 +40,7 @@ class Grants:
             return pb.GrantResponse(capability=messages.capability(row, tx.now))
 
         response = await self._idempotency.run(caller.principal, request, unit)
-        self._tell()
+        self.tell()
         return response
 
     async def revoke(self, caller: Caller, request: pb.RevokeRequest, trace_id: str) -> pb.RevokeResponse:
@@ -56,16 +57,17 @@ class Grants:
             return pb.RevokeResponse(capability=messages.capability(ended, tx.now), changed=True)
 
         response = await self._idempotency.run(caller.principal, request, unit)
-        self._tell()
+        self.tell()
         return response
 
     def page(
         self, group: str, after: tuple[str, str, str], most: int, *, include_inactive: bool
-    ) -> tuple[list[sqlite3.Row], str]:
-        """Rows of grants, and the moment they were read at."""
+    ) -> tuple[list[tuple[sqlite3.Row, tuple[Freeze, ...]]], str]:
+        """Rows of grants, each with the freezes that it meets, and the moment they were read at."""
 
-        def query(tx: Tx) -> tuple[list[sqlite3.Row], str]:
-            return capabilities.page(tx, group, after, most, include_inactive=include_inactive), tx.now
+        def query(tx: Tx) -> tuple[list[tuple[sqlite3.Row, tuple[Freeze, ...]]], str]:
+            rows = capabilities.page(tx, group, after, most, include_inactive=include_inactive)
+            return [(row, freezes.in_force(tx, row["group_name"], row["provider"])) for row in rows], tx.now
 
         return self._database.read(query)
 
@@ -89,7 +91,8 @@ class Grants:
             return None
         return max(0.001, (from_text(moment) - self._clock()).total_seconds())
 
-    def _tell(self) -> None:
+    def tell(self) -> None:
+        """Has those who watch look again."""
         self._changed.set()
         self._changed = asyncio.Event()
 

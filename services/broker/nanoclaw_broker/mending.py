@@ -25,8 +25,9 @@ class Mending:
         if facts.level >= Level.L3:
             self.steps.append("nothing would: L3 calls need votes, which this version does not take")
             return False
-        wanted = Capability(ask.group, ask.provider, facts.level, (ask.action,), product_id=facts.wanted_product)
-        self.grant = smallest_grant(facts.capabilities, wanted, facts.skill.levels, facts.now)
+        wanted = Capability(ask.group, ask.provider, facts.declared, (ask.action,), product_id=facts.wanted_product)
+        skill = facts.skill
+        self.grant = smallest_grant(facts.capabilities, wanted, skill.levels, skill.unverified, facts.now)
         others = (c for c in facts.capabilities if c.product_id != self.grant.product_id)
         self.facts = replace(facts, capabilities=(*others, self.grant))
         return True
@@ -75,6 +76,15 @@ def _sign(mending: Mending, _: Decision) -> bool:
 def _new_request_id(mending: Mending, _: Decision) -> bool:
     mending.facts = replace(mending.facts, seen=None)
     mending.steps.append("send it under a new request_id")
+    return True
+
+
+def _unfreeze(mending: Mending, _: Decision) -> bool:
+    """Only the freezes that stop this call; others may stay."""
+    level = mending.facts.declared
+    stopping = [one for one in mending.facts.freezes if one.stops(level)]
+    mending.facts = replace(mending.facts, freezes=tuple(one for one in mending.facts.freezes if one not in stopping))
+    mending.steps.extend(f"an admin must lift the freeze of {one.target} ({one.reason})" for one in stopping)
     return True
 
 
@@ -172,6 +182,7 @@ _MEND: dict[str, Callable[[Mending, Decision], bool]] = {
     "SIGNATURE_MISSING": _sign,
     "SIGNATURE_WRONG": _sign,
     "REQUEST_ID_REUSED": _new_request_id,
+    "FROZEN": _unfreeze,
     "BUSY": _wait_for_pending,
     "UNKNOWN_PROVIDER": _no_such_provider,
     "UNKNOWN_ACTION": _no_such_action,

@@ -1,14 +1,17 @@
 """Rows and providers as protos, and protos as what the rules take."""
 
 import sqlite3
+from collections.abc import Sequence
+from typing import Any
 
 from nanoclaw.broker.v1 import broker_pb2 as pb
 from nanoclaw_broker.answers import level_to_proto
 from nanoclaw_broker.capabilities import as_capability
-from nanoclaw_broker.capability import Capability, status_of
+from nanoclaw_broker.capability import ActionStatus, Capability, level_under, status_of
+from nanoclaw_broker.freeze import Freeze, binding
 from nanoclaw_broker.ledger import Kind, State
 from nanoclaw_broker.policy import Level
-from nanoclaw_broker.providers import Provider
+from nanoclaw_broker.providers import Action, Provider
 from nanoclaw_core.errors import invalid
 from nanoclaw_rpc import times
 
@@ -76,6 +79,7 @@ def capability(row: sqlite3.Row, now: str) -> pb.Capability:
         granted_at=times.to_timestamp(row["granted_at"]),
         expires_at=times.to_timestamp(held.expires_at) if held.expires_at else None,
         active=bool(row["active"]) and not held.expired(now),
+        allow_unverified=held.allow_unverified,
     )
 
 
@@ -95,25 +99,43 @@ def wanted_capability(request: pb.GrantRequest) -> Capability:
         requires_task_gate="" if gate == "None" else gate,
         product_id=request.product_id,
         expires_at=times.from_timestamp(request.expires_at) if request.HasField("expires_at") else "",
+        allow_unverified=request.allow_unverified,
     )
 
 
-def group_capability(row: sqlite3.Row, now: str, provider: Provider | None) -> pb.GroupCapability:
+def group_capability(
+    row: sqlite3.Row, now: str, provider: Provider | None, freezes: Sequence[Freeze]
+) -> pb.GroupCapability:
     """A grant with each action's status for the group; of a provider that is gone there are none."""
     held = as_capability(row)
     actions = provider.actions if provider is not None else ()
     return pb.GroupCapability(
-        capability=capability(row, now),
-        actions=[
-            pb.ActionStatus(
-                name=action.name,
-                level=level_to_proto(action.level),
-                description=action.description,
-                status=status_of(held, action.name, action.level).value,
-                params_schema_json=action.params_schema,
-            )
-            for action in actions
-        ],
+        capability=capability(row, now), actions=[_action_status(held, action, freezes) for action in actions]
+    )
+
+
+def _action_status(held: Capability, action: Action[Any], freezes: Sequence[Freeze]) -> pb.ActionStatus:
+    level = level_under(held, action.level, action.unverified_level)
+    frozen = binding(freezes, action.level) is not None
+    status = ActionStatus.DENIED if frozen else status_of(held, action.name, level)
+    return pb.ActionStatus(
+        name=action.name,
+        level=level_to_proto(level),
+        description=action.description,
+        status=status.value,
+        params_schema_json=action.params_schema,
+    )
+
+
+def call_freeze(row: sqlite3.Row) -> pb.CallFreeze:
+    """A freeze that is, or was, in force."""
+    return pb.CallFreeze(
+        group=row["name"] if row["scope"] == "group" else "",
+        provider=row["name"] if row["scope"] == "provider" else "",
+        max_level=level_to_proto(Level(row["max_level"])),
+        reason=row["reason"],
+        principal=row["principal"],
+        frozen_at=times.to_timestamp(row["frozen_at"]),
     )
 
 

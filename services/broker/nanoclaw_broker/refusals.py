@@ -53,6 +53,7 @@ def grant_json(grant: Capability) -> str:
         denied_actions=grant.denied,
         requires_task_gate=grant.requires_task_gate,
         product_id=grant.product_id,
+        allow_unverified=grant.allow_unverified,
     )
     members = json_format.MessageToDict(request, preserving_proto_field_name=True)
     return json.dumps(members, ensure_ascii=False, sort_keys=True)

@@ -100,19 +100,19 @@ class Registry:
         missing = self.missing_secrets(provider)
         action = provider.by_name.get(action_name)
         if action is None:
-            return Skill(self.names, provider.levels, missing), None, None
+            return Skill(self.names, provider.levels, missing, (), provider.unverified), None, None
         try:
             params = action.params.model_validate(raw)
             action.check(params)
         except ValidationError as error:
-            return Skill(self.names, provider.levels, missing, _problems(error)), action, None
+            return Skill(self.names, provider.levels, missing, _problems(error), provider.unverified), action, None
         except Refused as refused:
             problem = Problem(refused.code, refused.message, refused.next_step)
-            return Skill(self.names, provider.levels, missing, (problem,)), action, None
+            return Skill(self.names, provider.levels, missing, (problem,), provider.unverified), action, None
         levels = provider.levels
         if (level := action.level_of(params)) is not action.level:
             levels = {**levels, action_name: level}
-        return Skill(self.names, levels, missing), action, params
+        return Skill(self.names, levels, missing, (), provider.unverified), action, params
 
 
 def _problems(error: ValidationError) -> tuple[Problem, ...]:
@@ -135,8 +135,15 @@ def _check(provider: Provider) -> None:
             raise _invalid(f"{provider.name} {action.name}: {action.kind} at {action.level.name} is not possible")
         if action.kind is Kind.MUTATING and action.unknown_ends_by is UnknownEnd.NONE and action.level < Level.L3:
             raise _invalid(f"{provider.name} {action.name}: nobody can say what became of it, so it must be of L3")
+        if action.unverified_level is not None and not _may_be_unverified(action):
+            raise _invalid(f"{provider.name} {action.name}: unverified_level must be below level, and L2 if it mutates")
         if not issubclass(action.params, Params):
             raise _invalid(f"{provider.name} {action.name}: its parameters are not a Params")
+
+
+def _may_be_unverified(action: Action[Any]) -> bool:
+    least = Level.L2 if action.kind is Kind.MUTATING else Level.L1
+    return action.unverified_level is not None and least <= action.unverified_level < action.level
 
 
 def _invalid(message: str) -> NanoclawError:

@@ -7,6 +7,7 @@ from nanoclaw_broker.capability import Capability
 from nanoclaw_broker.decision import Outcome
 from nanoclaw_broker.facts import Facts
 from nanoclaw_broker.mending import Mending, mend
+from nanoclaw_broker.policy import Level
 
 _MOST_STEPS = 20
 
@@ -40,8 +41,12 @@ def remedy(facts: Facts) -> Remedy:
 def _done(mending: Mending, *, passable: bool) -> Remedy:
     steps = list(mending.steps)
     if mending.grant is not None:
-        steps.insert(0, f"ask main or an operator for: {describe(mending.grant)}")
+        steps.insert(0, f"ask {_who_grants(mending.grant)} for: {describe(mending.grant)}")
     return Remedy(passable, tuple(steps), mending.grant, mending.wait_until)
+
+
+def _who_grants(grant: Capability) -> str:
+    return "an admin" if grant.level is Level.L3 or grant.allow_unverified else "main or an operator"
 
 
 def describe(grant: Capability) -> str:
@@ -53,4 +58,6 @@ def describe(grant: Capability) -> str:
         text += f", denied {' '.join(grant.denied)}"
     if grant.requires_task_gate:
         text += f", gate {grant.requires_task_gate}"
+    if grant.allow_unverified:
+        text += ", allow unverified"
     return text + (f", product {grant.product_id}" if grant.product_id else ", company-wide")

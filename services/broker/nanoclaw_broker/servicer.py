@@ -15,6 +15,7 @@ from nanoclaw_broker.broker import Broker, Told
 from nanoclaw_broker.calls import answer_of
 from nanoclaw_broker.decision import Outcome
 from nanoclaw_broker.grants import Grants
+from nanoclaw_broker.kill_switch import KillSwitch
 from nanoclaw_broker.policy import POLICY_VERSION
 from nanoclaw_broker.settling import Settling
 from nanoclaw_broker.visibility import explained_group, visible_group
@@ -31,10 +32,13 @@ log = structlog.get_logger()
 class BrokerServicer(broker_pb2_grpc.BrokerServiceServicer):
     """Translates; decides nothing."""
 
-    def __init__(self, broker: Broker, grants: Grants, telemetry: Telemetry, started_at: str) -> None:
+    def __init__(
+        self, broker: Broker, grants: Grants, kill_switch: KillSwitch, telemetry: Telemetry, started_at: str
+    ) -> None:
         self._broker = broker
         self._grants = grants
         self._settling = Settling(broker.database)
+        self._kill_switch = kill_switch
         self._telemetry = telemetry
         self._started_at = started_at
         self._calls = telemetry.counter("nanoclaw_broker_calls", "calls by answer", ["provider", "code"])
@@ -123,6 +127,22 @@ class BrokerServicer(broker_pb2_grpc.BrokerServiceServicer):
     async def Revoke(self, request: pb.RevokeRequest, context: Any) -> pb.RevokeResponse:
         return await self._grants.revoke(current_caller(), request, current_trace().trace_id)
 
+    async def Freeze(self, request: pb.FreezeRequest, context: Any) -> pb.FreezeResponse:
+        return await self._kill_switch.freeze(current_caller(), request, current_trace().trace_id)
+
+    async def Unfreeze(self, request: pb.UnfreezeRequest, context: Any) -> pb.UnfreezeResponse:
+        return await self._kill_switch.unfreeze(current_caller(), request, current_trace().trace_id)
+
+    async def ListFreezes(self, request: pb.ListFreezesRequest, context: Any) -> pb.ListFreezesResponse:
+        size, after = page.size(request), page.decode(request.page_token) or ("", "")
+        if len(after) != 2:
+            raise invalid("page_token", "is not one of this list", "begin anew")
+        rows = self._kill_switch.page((str(after[0]), str(after[1])), size + 1)
+        return pb.ListFreezesResponse(
+            freezes=[messages.call_freeze(row) for row in rows[:size]],
+            next_page_token=page.encode(rows[size - 1]["scope"], rows[size - 1]["name"]) if len(rows) > size else "",
+        )
+
     async def ListCapabilities(self, request: pb.ListCapabilitiesRequest, context: Any) -> pb.ListCapabilitiesResponse:
         caller, registry, size = current_caller(), self._broker.registry, page.size(request)
         group = visible_group(caller, request.group or caller.group)
@@ -136,9 +156,11 @@ class BrokerServicer(broker_pb2_grpc.BrokerServiceServicer):
         shown = rows[:size]
         more = len(rows) > size
         return pb.ListCapabilitiesResponse(
-            capabilities=[messages.group_capability(row, now, registry.get(row["provider"])) for row in shown],
+            capabilities=[
+                messages.group_capability(row, now, registry.get(row["provider"]), freezes) for row, freezes in shown
+            ],
             providers_available=[one.name for one in registry.providers if not registry.missing_secrets(one)],
-            next_page_token=page.encode(*(shown[-1][name] for name in _KEY)) if more else "",
+            next_page_token=page.encode(*(shown[-1][0][name] for name in _KEY)) if more else "",
         )
 
     async def ListProviders(self, request: pb.ListProvidersRequest, context: Any) -> pb.ListProvidersResponse:
@@ -170,6 +192,7 @@ class BrokerServicer(broker_pb2_grpc.BrokerServiceServicer):
             ],
             providers=self._broker.registry.names,
             oldest_unknown_at=times.to_timestamp(oldest) if oldest else None,
+            freezes=[messages.call_freeze(row) for row in self._kill_switch.page(("", ""), page.MOST)],
         )
 
 

@@ -123,6 +123,7 @@ freezes = Table(
     _text("principal"),
     _moment("frozen_at"),
     _number("active"),
+    _number("changes"),  # rises with every freeze and unfreeze
 )
 
 settlements = Table(

@@ -69,6 +69,21 @@ class BrokerServiceStub:
                 request_serializer=nanoclaw_dot_broker_dot_v1_dot_broker__pb2.SettleRequest.SerializeToString,
                 response_deserializer=nanoclaw_dot_broker_dot_v1_dot_broker__pb2.SettleResponse.FromString,
                 _registered_method=True)
+        self.Freeze = channel.unary_unary(
+                '/nanoclaw.broker.v1.BrokerService/Freeze',
+                request_serializer=nanoclaw_dot_broker_dot_v1_dot_broker__pb2.FreezeRequest.SerializeToString,
+                response_deserializer=nanoclaw_dot_broker_dot_v1_dot_broker__pb2.FreezeResponse.FromString,
+                _registered_method=True)
+        self.Unfreeze = channel.unary_unary(
+                '/nanoclaw.broker.v1.BrokerService/Unfreeze',
+                request_serializer=nanoclaw_dot_broker_dot_v1_dot_broker__pb2.UnfreezeRequest.SerializeToString,
+                response_deserializer=nanoclaw_dot_broker_dot_v1_dot_broker__pb2.UnfreezeResponse.FromString,
+                _registered_method=True)
+        self.ListFreezes = channel.unary_unary(
+                '/nanoclaw.broker.v1.BrokerService/ListFreezes',
+                request_serializer=nanoclaw_dot_broker_dot_v1_dot_broker__pb2.ListFreezesRequest.SerializeToString,
+                response_deserializer=nanoclaw_dot_broker_dot_v1_dot_broker__pb2.ListFreezesResponse.FromString,
+                _registered_method=True)
         self.ListCapabilities = channel.unary_unary(
                 '/nanoclaw.broker.v1.BrokerService/ListCapabilities',
                 request_serializer=nanoclaw_dot_broker_dot_v1_dot_broker__pb2.ListCapabilitiesRequest.SerializeToString,
@@ -146,6 +161,29 @@ class BrokerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Freeze(self, request, context):
+        """Lowers the ceiling for everybody, a group or a provider, in force for the very next call and for votes. Main may
+        freeze and lower a freeze further; only an admin raises or lifts one. Errors: NOT_FOUND PROVIDER_NOT_FOUND;
+        DENIED FREEZE_IS_LOWER.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Unfreeze(self, request, context):
+        """Lifts a freeze. Admins only.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListFreezes(self, request, context):
+        """The freezes in force.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListCapabilities(self, request, context):
         """What groups may do, with each action's status for the group.
         """
@@ -209,6 +247,21 @@ def add_BrokerServiceServicer_to_server(servicer, server):
                     servicer.Settle,
                     request_deserializer=nanoclaw_dot_broker_dot_v1_dot_broker__pb2.SettleRequest.FromString,
                     response_serializer=nanoclaw_dot_broker_dot_v1_dot_broker__pb2.SettleResponse.SerializeToString,
+            ),
+            'Freeze': grpc.unary_unary_rpc_method_handler(
+                    servicer.Freeze,
+                    request_deserializer=nanoclaw_dot_broker_dot_v1_dot_broker__pb2.FreezeRequest.FromString,
+                    response_serializer=nanoclaw_dot_broker_dot_v1_dot_broker__pb2.FreezeResponse.SerializeToString,
+            ),
+            'Unfreeze': grpc.unary_unary_rpc_method_handler(
+                    servicer.Unfreeze,
+                    request_deserializer=nanoclaw_dot_broker_dot_v1_dot_broker__pb2.UnfreezeRequest.FromString,
+                    response_serializer=nanoclaw_dot_broker_dot_v1_dot_broker__pb2.UnfreezeResponse.SerializeToString,
+            ),
+            'ListFreezes': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListFreezes,
+                    request_deserializer=nanoclaw_dot_broker_dot_v1_dot_broker__pb2.ListFreezesRequest.FromString,
+                    response_serializer=nanoclaw_dot_broker_dot_v1_dot_broker__pb2.ListFreezesResponse.SerializeToString,
             ),
             'ListCapabilities': grpc.unary_unary_rpc_method_handler(
                     servicer.ListCapabilities,
@@ -420,6 +473,87 @@ class BrokerService:
             '/nanoclaw.broker.v1.BrokerService/Settle',
             nanoclaw_dot_broker_dot_v1_dot_broker__pb2.SettleRequest.SerializeToString,
             nanoclaw_dot_broker_dot_v1_dot_broker__pb2.SettleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Freeze(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/nanoclaw.broker.v1.BrokerService/Freeze',
+            nanoclaw_dot_broker_dot_v1_dot_broker__pb2.FreezeRequest.SerializeToString,
+            nanoclaw_dot_broker_dot_v1_dot_broker__pb2.FreezeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Unfreeze(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/nanoclaw.broker.v1.BrokerService/Unfreeze',
+            nanoclaw_dot_broker_dot_v1_dot_broker__pb2.UnfreezeRequest.SerializeToString,
+            nanoclaw_dot_broker_dot_v1_dot_broker__pb2.UnfreezeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListFreezes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/nanoclaw.broker.v1.BrokerService/ListFreezes',
+            nanoclaw_dot_broker_dot_v1_dot_broker__pb2.ListFreezesRequest.SerializeToString,
+            nanoclaw_dot_broker_dot_v1_dot_broker__pb2.ListFreezesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -52,6 +52,15 @@ class BrokerServiceStub:
     """A person says what became of a call that ended UNKNOWN. Admins only. Errors: NOT_FOUND CALL_NOT_FOUND;
     PRECONDITION NOT_UNKNOWN.
     """
+    Freeze: _grpc.UnaryUnaryMultiCallable[_broker_pb2.FreezeRequest, _broker_pb2.FreezeResponse]
+    """Lowers the ceiling for everybody, a group or a provider, in force for the very next call and for votes. Main may
+    freeze and lower a freeze further; only an admin raises or lifts one. Errors: NOT_FOUND PROVIDER_NOT_FOUND;
+    DENIED FREEZE_IS_LOWER.
+    """
+    Unfreeze: _grpc.UnaryUnaryMultiCallable[_broker_pb2.UnfreezeRequest, _broker_pb2.UnfreezeResponse]
+    """Lifts a freeze. Admins only."""
+    ListFreezes: _grpc.UnaryUnaryMultiCallable[_broker_pb2.ListFreezesRequest, _broker_pb2.ListFreezesResponse]
+    """The freezes in force."""
     ListCapabilities: _grpc.UnaryUnaryMultiCallable[_broker_pb2.ListCapabilitiesRequest, _broker_pb2.ListCapabilitiesResponse]
     """What groups may do, with each action's status for the group."""
     ListProviders: _grpc.UnaryUnaryMultiCallable[_broker_pb2.ListProvidersRequest, _broker_pb2.ListProvidersResponse]
@@ -81,6 +90,15 @@ class BrokerServiceAsyncStub(BrokerServiceStub):
     """A person says what became of a call that ended UNKNOWN. Admins only. Errors: NOT_FOUND CALL_NOT_FOUND;
     PRECONDITION NOT_UNKNOWN.
     """
+    Freeze: _aio.UnaryUnaryMultiCallable[_broker_pb2.FreezeRequest, _broker_pb2.FreezeResponse]  # type: ignore[assignment]
+    """Lowers the ceiling for everybody, a group or a provider, in force for the very next call and for votes. Main may
+    freeze and lower a freeze further; only an admin raises or lifts one. Errors: NOT_FOUND PROVIDER_NOT_FOUND;
+    DENIED FREEZE_IS_LOWER.
+    """
+    Unfreeze: _aio.UnaryUnaryMultiCallable[_broker_pb2.UnfreezeRequest, _broker_pb2.UnfreezeResponse]  # type: ignore[assignment]
+    """Lifts a freeze. Admins only."""
+    ListFreezes: _aio.UnaryUnaryMultiCallable[_broker_pb2.ListFreezesRequest, _broker_pb2.ListFreezesResponse]  # type: ignore[assignment]
+    """The freezes in force."""
     ListCapabilities: _aio.UnaryUnaryMultiCallable[_broker_pb2.ListCapabilitiesRequest, _broker_pb2.ListCapabilitiesResponse]  # type: ignore[assignment]
     """What groups may do, with each action's status for the group."""
     ListProviders: _aio.UnaryUnaryMultiCallable[_broker_pb2.ListProvidersRequest, _broker_pb2.ListProvidersResponse]  # type: ignore[assignment]
@@ -149,6 +167,33 @@ class BrokerServiceServicer(metaclass=_abc_1.ABCMeta):
         """A person says what became of a call that ended UNKNOWN. Admins only. Errors: NOT_FOUND CALL_NOT_FOUND;
         PRECONDITION NOT_UNKNOWN.
         """
+
+    @_abc_1.abstractmethod
+    def Freeze(
+        self,
+        request: _broker_pb2.FreezeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_broker_pb2.FreezeResponse, _abc.Awaitable[_broker_pb2.FreezeResponse]]:
+        """Lowers the ceiling for everybody, a group or a provider, in force for the very next call and for votes. Main may
+        freeze and lower a freeze further; only an admin raises or lifts one. Errors: NOT_FOUND PROVIDER_NOT_FOUND;
+        DENIED FREEZE_IS_LOWER.
+        """
+
+    @_abc_1.abstractmethod
+    def Unfreeze(
+        self,
+        request: _broker_pb2.UnfreezeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_broker_pb2.UnfreezeResponse, _abc.Awaitable[_broker_pb2.UnfreezeResponse]]:
+        """Lifts a freeze. Admins only."""
+
+    @_abc_1.abstractmethod
+    def ListFreezes(
+        self,
+        request: _broker_pb2.ListFreezesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_broker_pb2.ListFreezesResponse, _abc.Awaitable[_broker_pb2.ListFreezesResponse]]:
+        """The freezes in force."""
 
     @_abc_1.abstractmethod
     def ListCapabilities(

@@ -209,3 +209,8 @@ class Provider:
     def levels(self) -> Mapping[str, Level]:
         """What each action needs."""
         return {action.name: action.level for action in self.actions}
+
+    @cached_property
+    def unverified(self) -> Mapping[str, Level]:
+        """What actions need under a grant with allow_unverified, of those for which that makes a difference."""
+        return {action.name: action.unverified_level for action in self.actions if action.unverified_level is not None}
