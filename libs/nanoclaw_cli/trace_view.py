@@ -9,7 +9,7 @@ from rich.tree import Tree
 from nanoclaw_cli.collector import Span
 
 _COLOURS = {"governance": "cyan", "dispatcher": "green", "gateway": "yellow", "broker": "magenta", "agent": "blue"}
-_SHOWN = ("state", "from_state", "to_state", "group", "provider", "action", "level", "decision", "code", "type")
+_SHOWN = ("from", "to", "group", "provider", "action", "level", "type", "decision", "reason", "outcome")
 
 
 def tree(spans: Sequence[Span], title: str) -> Tree:

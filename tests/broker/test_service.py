@@ -73,10 +73,14 @@ async def test_a_call_is_a_span_of_its_callers_trace(start: Any, collector: Any)
         "nanoclaw.action": "add",
         "nanoclaw.level": "L2",
         "nanoclaw.decision": "allow",
+        "nanoclaw.check": "claim",
+        "nanoclaw.reason": "OK",
         "nanoclaw.code": "OK",
+        "nanoclaw.principal": "group:developer",
         "nanoclaw.call_id": answer.call_id,
     }
-    assert (second.attributes["nanoclaw.decision"], second.attributes["nanoclaw.code"]) == ("deny", denied.code)
+    refused = {name: second.attributes[f"nanoclaw.{name}"] for name in ("decision", "reason", "check", "code")}
+    assert refused == {"decision": "deny", "reason": denied.code, "check": "level", "code": denied.code}
     assert second.error == denied.code
     assert "planted-value" not in str(collector.spans)
 

@@ -9,6 +9,7 @@ import world as w
 from nanoclaw.dispatcher.v1 import dispatcher_pb2 as pb
 from nanoclaw_core.errors import Kind, NanoclawError, denied
 from nanoclaw_dispatcher.groups import Groups
+from nanoclaw_telemetry import TraceContext, setup
 
 
 def _configure(world: Any, **options: Any) -> None:
@@ -40,6 +41,44 @@ async def test_a_failed_attempt_is_tried_again_under_a_new_fence(world: Any) -> 
     assert second["fence"] > first["fence"]
     assert [request.fence for request in world.gateway.opened] == [first["fence"], second["fence"]]
     assert "no such module" in world.fake.attempts[second["id"]].spec.stdin
+
+
+async def test_a_retry_is_a_span_that_links_to_the_attempt_before(world: Any, collector: Any) -> None:
+    """Both in the task's trace, each with the agent's run in it; the second says what it repeats and why."""
+    codes = iter([3, 0])
+
+    async def executor(run: Any, hands: Any) -> int:
+        return next(codes) or await w.hand_in(run, hands)
+
+    world.telemetry = setup("dispatcher", collector.environ)
+    world.fake.agent = w.by_group(world, {"developer": executor})
+    await world.dispatcher()
+    task = await world.operator.ready("t1")
+    await world.at("t1", "REVIEW")
+    await world.quiet()
+    spans = await collector.wait_for(lambda all: sum(span.name == "agent.run" for span in all) >= 2)
+    world.telemetry.shutdown()
+    first, second = sorted((s for s in spans if s.name == "dispatch.attempt"), key=lambda span: span.start_ns)
+    root = TraceContext.parse(task.traceparent)
+    assert root is not None
+    assert {(span.trace_id, span.parent_id) for span in (first, second)} == {(root.trace_id, root.span_id)}
+    assert first.links == ()
+    assert second.links == ((first.trace_id, first.span_id),)
+    assert (first.error, second.error) == ("EXITED with 3", "")
+    assert first.attributes["nanoclaw.decision"] == "ENQUEUED"
+    told = {
+        name: second.attributes[f"nanoclaw.{name}"] for name in ("retry_of", "reason", "decision", "attempt_number")
+    }
+    assert told == {
+        "retry_of": first.attributes["nanoclaw.attempt"],
+        "reason": "EXITED with 3",
+        "decision": "DONE",
+        "attempt_number": 2,
+    }
+    for name in ("agent.run", "dispatch.start"):
+        inside = [span.parent_id for span in spans if span.name == name]
+        assert sorted(inside) == sorted([first.span_id, second.span_id])
+    assert {span.service for span in spans if span.name == "agent.run"} == {"nanoclaw-agent"}
 
 
 async def test_when_every_attempt_has_failed_the_task_is_blocked_with_the_reason(world: Any) -> None:

@@ -81,6 +81,6 @@ async def test_one_trace_holds_the_agent_the_file_and_the_call(world: Any, colle
     assert foreign.parent_id == "00f067aa0ba902b7"
     assert [link[0] for link in foreign.links] == ["a" * 32]
     assert {own.trace_id, foreign.trace_id, thought.trace_id} == {"4bf92f3577b34da6a3ce929d0e0e4736"}
-    assert own.attributes["type"] == "gov_create"
+    assert own.attributes["nanoclaw.type"] == "gov_create"
     assert "title" not in str(own.attributes)
     assert world.governance.faults.traces == ["4bf92f3577b34da6a3ce929d0e0e4736"] * 2

@@ -65,14 +65,22 @@ class BrokerServicer(broker_pb2_grpc.BrokerServiceServicer):
         elif decision.outcome is Outcome.REPLAY:
             mark_replayed()
         if self._telemetry.enabled:
-            shown = {**said, "level": facts.level.name, "code": response.code}
+            shown = {
+                **said,
+                "principal": caller.principal,
+                "task": request.task_id,
+                "level": facts.level.name,
+                "check": decision.check.name.lower(),
+                "reason": decision.code,
+                "code": response.code,
+            }
             self._telemetry.emit(
                 "broker.call",
                 trace.child(),
                 parent=trace,
                 start_ns=start_ns,
                 end_ns=time.time_ns(),
-                attributes={f"nanoclaw.{name}": value for name, value in shown.items()},
+                attributes={f"nanoclaw.{name}": value for name, value in shown.items() if value},
                 error="" if response.status == pb.CALL_STATUS_EXECUTED else response.code,
             )
 

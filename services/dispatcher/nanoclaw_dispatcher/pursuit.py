@@ -16,7 +16,7 @@ from nanoclaw_dispatcher.launch import Launch, NotLaunched, last_words
 from nanoclaw_dispatcher.means import Means
 from nanoclaw_dispatcher.output import reported_session
 from nanoclaw_dispatcher.runtime import EndReason, Observed, RunState
-from nanoclaw_dispatcher.spans import emit_attempt, emit_start
+from nanoclaw_dispatcher.spans import emit_end, emit_start
 from nanoclaw_dispatcher.supervision import Supervision
 from nanoclaw_dispatcher.task import Task
 from nanoclaw_store import Tx
@@ -177,18 +177,16 @@ class Pursuit:
         session = reported_session(lines)
         version = self.reading[0].version if self.reading is not None else 0
 
-        def unit(tx: Tx) -> sqlite3.Row | None:
+        def unit(tx: Tx) -> list[sqlite3.Row]:
             leases.hold(tx, self.dispatch["id"], instance)
             dispatches.ended(tx, attempt["id"], settlement, end.exit_code, lines, version, instance=instance)
             if session:
                 notes.remember_session(tx, attempt["group_name"], session, attempt["id"], instance=instance)
             if settlement.dispatch is not DispatchState.ENQUEUED:
                 leases.release(tx, self.dispatch["id"])
-            return tx.one(dispatches.ATTEMPT, id=attempt["id"])
+            return list(tx.all(dispatches.ATTEMPTS, dispatch=self.dispatch["id"]))
 
-        row = await means.database.write(unit)
-        assert row is not None
-        emit_attempt(means.telemetry, self.dispatch, row, self._context)
+        emit_end(means.telemetry, self.dispatch, await means.database.write(unit), str(settlement.dispatch))
         report = log.info if settlement.dispatch in (DispatchState.DONE, DispatchState.CANCELLED) else log.warning
         report(
             "attempt_ended", task=self.task_id, group=attempt["group_name"], attempt=attempt["id"],

@@ -1,21 +1,25 @@
 """What all RPCs stand on: the database, the policy, and how a mutation becomes one unit."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 from google.protobuf.message import Message
 
+from nanoclaw.governance.v1 import governance_pb2 as pb
 from nanoclaw.governance.v1 import governance_pb2_grpc
-from nanoclaw_governance import contexts, spans, wire
+from nanoclaw_core.errors import NanoclawError
+from nanoclaw_core.principal import Caller
+from nanoclaw_governance import contexts, names, spans, tasks, wire
 from nanoclaw_governance.act import Act
 from nanoclaw_governance.messages import TaskMessages
 from nanoclaw_governance.policy import Policy
 from nanoclaw_governance.tables import REQUESTS
 from nanoclaw_rpc import current_caller, current_trace
 from nanoclaw_store import Database, Idempotency, Tx
-from nanoclaw_telemetry import Telemetry
+from nanoclaw_telemetry import Telemetry, TraceContext
 
 R = TypeVar("R", bound=Message)
 
@@ -57,6 +61,23 @@ class Servicing(governance_pb2_grpc.GovernanceServiceServicer):
             act.begin()
             return operate(tx, act)
 
-        response = await self._idempotency.run(caller.principal, request, unit)
+        try:
+            response = await self._idempotency.run(caller.principal, request, unit)
+        except NanoclawError as refusal:
+            if self._telemetry.enabled and refusal.kind in spans.DECIDED:
+                self._tell_refusal(request, refusal, caller, trace, start_ns)
+            raise
         spans.tell(self._telemetry, act, trace, start_ns)
         return response
+
+    def _tell_refusal(
+        self, request: Any, refusal: NanoclawError, caller: Caller, trace: TraceContext, start_ns: int
+    ) -> None:
+        task_id, task = getattr(request, "task_id", ""), None
+        with contextlib.suppress(NanoclawError):  # what was refused is told as that, whatever becomes of its span
+            task = self._database.read(lambda tx: tasks.get(tx, task_id)) if task_id else None
+        if task is None:
+            return
+        to = names.STATES.name("to_state", request.to_state) if isinstance(request, pb.TransitionTaskRequest) else ""
+        rpc = request.DESCRIPTOR.name.removesuffix("Request")
+        spans.tell_refusal(self._telemetry, rpc, to, task, caller, refusal, trace, start_ns)

@@ -13,7 +13,7 @@ from nanoclaw_ipc_gateway import folders, messages, records
 from nanoclaw_ipc_gateway.answer import EXECUTED
 from nanoclaw_ipc_gateway.claims import Claim
 from nanoclaw_ipc_gateway.deciding import Outcome
-from nanoclaw_ipc_gateway.mailbox import Home, Mailbox
+from nanoclaw_ipc_gateway.mailbox import Home, Mailbox, Origin
 from nanoclaw_ipc_gateway.records import Record
 from nanoclaw_ipc_gateway.request import AgentMessage
 from nanoclaw_ipc_gateway.trace import agent_span
@@ -155,7 +155,7 @@ class Concluder:
                 parent=origin.trace,
                 start_ns=reported.start_ns,
                 end_ns=reported.end_ns,
-                attributes={"group": origin.group, "attempt": origin.attempt_id},
+                attributes=_whose(origin),
                 service="agent",
             )
         self._telemetry.emit(
@@ -168,13 +168,12 @@ class Concluder:
             kind="consumer",
             error="" if answer.status == EXECUTED else answer.code,
             attributes={
-                "type": letter.type,
-                "group": origin.group,
-                "attempt": origin.attempt_id,
-                "claim": claim.id,
-                "task.id": _task_of(outcome) or origin.task_id,
-                "status": answer.status,
-                "code": answer.code,
+                **_whose(origin),
+                "nanoclaw.task": _task_of(outcome) or origin.task_id,
+                "nanoclaw.type": letter.type,
+                "nanoclaw.claim": claim.id,
+                "nanoclaw.status": answer.status,
+                "nanoclaw.code": answer.code,
             },
         )
 
@@ -182,6 +181,11 @@ class Concluder:
 def kept_name(group: str, claim_id: str) -> str:
     """The name of a quarantined file in ipc/errors."""
     return f"{group}-{claim_id}.json"
+
+
+def _whose(origin: Origin) -> dict[str, str | int | bool]:
+    whose: dict[str, str | int | bool] = {"nanoclaw.group": origin.group}
+    return whose | ({"nanoclaw.attempt": origin.attempt_id} if origin.attempt_id else {})
 
 
 def _task_of(outcome: Outcome) -> str:
