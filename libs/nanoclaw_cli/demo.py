@@ -128,11 +128,11 @@ class Demo:
         task_id: str,
         state: "pb.TaskState.ValueType",
         reason: str,
+        once: str = "",
     ) -> None:
+        request_id = f"{task_id}-{state_name(state)}{once}"
         await governance.TransitionTask(
-            pb.TransitionTaskRequest(
-                request_id=f"{task_id}-{state_name(state)}", task_id=task_id, to_state=state, reason=reason
-            )
+            pb.TransitionTaskRequest(request_id=request_id, task_id=task_id, to_state=state, reason=reason)
         )
 
     async def _watch(
@@ -153,7 +153,8 @@ class Demo:
             reason = fact.reason.partition("\n")[0][:80]
             self._fact(f"{fact.task_id}  {states:<20} {fact.principal:<18} {reason}")
             if fact.to_state == pb.TASK_STATE_BLOCKED:
-                await self._move(governance, fact.task_id, pb.TASK_STATE_DOING, "credits belong to the 2026 ledger")
+                answer = "credits belong to the 2026 ledger"  # each time that it asks
+                await self._move(governance, fact.task_id, pb.TASK_STATE_DOING, answer, f"-{fact.cursor.seq}")
             if fact.to_state == pb.TASK_STATE_DONE:
                 waiting.discard(fact.task_id)
             if not waiting:

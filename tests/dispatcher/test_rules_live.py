@@ -290,6 +290,35 @@ async def test_an_agent_that_moved_its_task_may_finish_but_not_for_ever(world: A
     assert (world.home / "attempts" / attempt["id"] / "ipc" / "input" / "_close").exists()
 
 
+async def test_an_agent_that_moved_its_task_is_let_finish_though_a_person_moved_it_on_at_once(world: Any) -> None:
+    """Who answers a block within a moment must not have the agent killed that is still writing down why it blocked."""
+    go, unread = w.asyncio.Event(), w.asyncio.Event()
+
+    async def asking(run: Any, hands: Any) -> int:
+        if len(world.fake.runs) > 1:
+            return await w.hand_in(run, hands)
+        one.governance.before["GetTask"] = unread.wait
+        await hands.move(run.spec.task_id, "BLOCKED", "which one?")
+        await world.operator.move(run.spec.task_id, "DOING", "that one")
+        await go.wait()
+        return 0
+
+    world.fake.agent = w.by_group(world, {"developer": asking})
+    one = await world.dispatcher()
+    await world.operator.ready("t1")
+    head = w.governance_log.head
+    await world.until(lambda: world.state_of("t1") == "DOING" and world.governance_database.read(head).seq >= 7)
+    await world.until(lambda: one.engine.follower.place.seq == world.governance_database.read(head).seq)
+    unread.set()  # only now it reads the task, which is DOING again
+    await world.until(lambda: (world.home / "attempts" / world.fake.runs[0] / "ipc" / "input" / "_close").exists())
+    assert not world.fake.attempts[world.fake.runs[0]].stopped
+    go.set()
+    await world.at("t1", "REVIEW")
+    await world.quiet()
+    assert [(row["outcome"], row["exit_code"]) for row in world.attempts()] == [("EXITED", 0)] * 2
+    assert [(row["rule"], row["state"]) for row in world.dispatches()] == [(1, "DONE"), (4, "DONE")]
+
+
 async def test_a_reviewer_is_started_for_a_task_that_was_moved_to_approval_by_hand(world: Any) -> None:
     """The gate is still the gate's group's to decide, whoever moved the task in front of it."""
     await world.operator.ready("t1", gate="GATE_SECURITY")

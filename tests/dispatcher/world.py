@@ -38,6 +38,7 @@ from nanoclaw_governance import servicer as governance_servicer
 from nanoclaw_governance import tasks
 from nanoclaw_governance.__main__ import NAME as GOVERNANCE
 from nanoclaw_governance.policy import Policy
+from nanoclaw_governance.tables import LOG as governance_log
 from nanoclaw_governance.tables import SLICE as GOVERNANCE_SLICE
 from nanoclaw_rpc import Access, ServiceSpec, on_behalf
 from nanoclaw_store import Database
@@ -213,6 +214,7 @@ class One:
     gateway: Faulty
     fate: "Fate | None" = None
     gone: bool = False
+    server: Any = None
 
     async def crash(self) -> None:
         """Dies where it is: no lease is given up, no agent stopped; the kernel lets go of its lock."""
@@ -317,13 +319,14 @@ class World:
             await one.engine.start()
         return one
 
-    async def api(self, one: One, principal: str = "operator:founder") -> Any:
-        """A client of a dispatcher's own RPCs."""
-        servicer = Dispatcher(one.engine, heartbeat_seconds=0.2, started_at=STARTED)
-        server = await self.serve(
-            ServiceSpec(NAME, dispatcher_pb2_grpc.add_DispatcherServiceServicer_to_server, servicer, access.ACCESS)
-        )
-        return dispatcher_pb2_grpc.DispatcherServiceStub(self.dial(server, principal))
+    async def api(self, one: One, principal: str | None = "operator:founder") -> Any:
+        """A client of a dispatcher's own RPCs, which it serves from the first on."""
+        if one.server is None:
+            servicer = Dispatcher(one.engine, heartbeat_seconds=0.2, started_at=STARTED)
+            one.server = await self.serve(
+                ServiceSpec(NAME, dispatcher_pb2_grpc.add_DispatcherServiceServicer_to_server, servicer, access.ACCESS)
+            )
+        return dispatcher_pb2_grpc.DispatcherServiceStub(self.dial(one.server, principal))
 
     async def until(self, true: Callable[[], Any], what: str = "") -> Any:
         """The first true answer of a condition, sync or async."""
@@ -422,4 +425,4 @@ def pb_cancel(dispatch_id: str, reason: str) -> dispatcher_pb.CancelDispatchRequ
     return dispatcher_pb.CancelDispatchRequest(request_id=f"c-{dispatch_id}", dispatch_id=dispatch_id, reason=reason)
 
 
-__all__ = ["AttemptSpec", "TraceContext", "notes"]
+__all__ = ["AttemptSpec", "RetryPolicy", "TraceContext", "governance_log", "notes", "on_behalf"]

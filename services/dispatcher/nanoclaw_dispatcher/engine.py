@@ -45,7 +45,6 @@ class Engine:
         self._looking: set[str] = set()
         self._look_again: set[str] = set()
         self._look_slots = asyncio.Semaphore(_LOOKING_AT_ONCE)
-        self._movers: dict[str, str] = {}
         self._own_keys: set[str] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._context = contextvars.copy_context()
@@ -102,12 +101,18 @@ class Engine:
         if fact.action == "transition":
             if fact.request_ref in self._own_keys:  # our own claim: its answer tells more
                 return
-            self._movers[task_id] = fact.attempt_id
+            self._tell_mover(task_id, fact.attempt_id)
             if known or _STATES.get(fact.to_state) in IN_FLIGHT:
                 self.look(task_id)
         elif known and (fact.action in ("assign", "update") or known.state in (TaskState.READY, TaskState.REVIEW)):
-            self._movers[task_id] = ""
+            self._tell_mover(task_id, "")
             self.look(task_id)
+
+    def _tell_mover(self, task_id: str, attempt_id: str) -> None:
+        """While the facts come one by one: a reading may show the task as somebody else left it since."""
+        for pursuit in self.pursuits.values():
+            if pursuit.task_id == task_id:
+                pursuit.moved_by(attempt_id)
 
     def read_anew(self) -> None:
         """Facts may have been missed."""
@@ -207,11 +212,7 @@ class Engine:
                     dispatch_id, Code.WITHDRAWN, f"the task has moved: it is {task.state}", task.version
                 )
             return
-        mover = self._movers.get(task.id)
-        if pursuit.lingers or mover is None or mover == pursuit.attempt["id"]:
-            pursuit.linger()
-        else:
-            pursuit.end(Code.WITHDRAWN, f"the task was moved away: it is {task.state}")
+        pursuit.withdraw(f"the task was moved away: it is {task.state}")
 
     # starting
 

@@ -52,6 +52,7 @@ class Pursuit:
         self._saw = saw
         self._unwanted = asyncio.Event()
         self._lingers = asyncio.Event()
+        self._moved_away = False
         self._wish: Wish | None = None
         self.reading: tuple[Task, pb.Task] | None = None
         """The task as it was when the attempt had ended."""
@@ -68,14 +69,19 @@ class Pursuit:
             self._wish = Wish(code, reason)
         self._unwanted.set()
 
-    def linger(self) -> None:
-        """Its task has moved by its own doing: it may finish what it is at, but not for ever."""
-        self._lingers.set()
+    def moved_by(self, attempt_id: str) -> None:
+        """Its task was moved or changed, by that attempt; empty: by somebody else. Who moves it has done its work."""
+        if attempt_id == self.attempt["id"]:
+            self._lingers.set()
+        else:
+            self._moved_away = True
 
-    @property
-    def lingers(self) -> bool:
-        """Whether it has done its work."""
-        return self._lingers.is_set()
+    def withdraw(self, reason: str) -> None:
+        """Its task needs it no more: it is stopped if others saw to that, else it may finish, but not for ever."""
+        if self._moved_away and not self._lingers.is_set():
+            self.end(Code.WITHDRAWN, reason)
+        else:
+            self._lingers.set()
 
     async def run(self) -> Settlement | None:
         """Answers what was settled. Raises LeaseLost where another dispatcher has taken over."""
