@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from sqlalchemy import and_, bindparam, or_, select
 
-from nanoclaw_core.errors import not_found
+from nanoclaw_core.errors import invalid, not_found
 from nanoclaw_dispatcher import dispatches, tables
 from nanoclaw_dispatcher.dispatch import DispatchState
 from nanoclaw_store import Tx, prepare
@@ -43,7 +43,9 @@ class Found(NamedTuple):
 
 
 def find(tx: Tx, name: str) -> Found:
-    """By id, or by key. Raises DISPATCH_NOT_FOUND."""
+    """By id, or by key. Raises INVALID_FIELD for no name, DISPATCH_NOT_FOUND."""
+    if not name:
+        raise invalid("dispatch_id", "must name a dispatch", "send its id or its key; ListDispatches tells them")
     row = tx.one(dispatches.BY_ID, id=name) or tx.one(dispatches.BY_KEY, key=name)
     if row is None:
         raise not_found("dispatch", name)
