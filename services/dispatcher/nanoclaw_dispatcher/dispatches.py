@@ -10,6 +10,7 @@ from nanoclaw_core.errors import Kind, NanoclawError
 from nanoclaw_dispatcher import tables
 from nanoclaw_dispatcher.dispatch import (
     ATTEMPT_TRANSITIONS,
+    LIVE,
     TRANSITIONS,
     AttemptState,
     Code,
@@ -19,6 +20,7 @@ from nanoclaw_dispatcher.dispatch import (
     Start,
     attempt_id,
 )
+from nanoclaw_dispatcher.dispatch import OPEN as OPEN_STATES
 from nanoclaw_dispatcher.ending import Settlement
 from nanoclaw_dispatcher.task import Task
 from nanoclaw_store import Change, Tx, prepare
@@ -273,7 +275,7 @@ def _insert_attempt(tx: Tx, dispatch: Mapping[str, Any], number: int) -> tuple[s
 def _update(tx: Tx, row: sqlite3.Row, **new: Any) -> Change:
     state = DispatchState(row["state"])
     target = DispatchState(new.get("state", state))
-    if target is not state and target not in TRANSITIONS[state]:
+    if target not in TRANSITIONS[state] and not (target is state and state in OPEN_STATES):
         raise conflict(row, f"is {state} and can't become {target}")
     values = {name: row[name] for name in _DISPATCH_COLUMNS} | new | {"state": str(target), "updated_at": tx.now}
     if not tx.run(UPDATE_DISPATCH, which=row["id"], expected=str(state), **{f"new_{k}": v for k, v in values.items()}):
@@ -285,7 +287,7 @@ def _update(tx: Tx, row: sqlite3.Row, **new: Any) -> Change:
 def _update_attempt(tx: Tx, row: sqlite3.Row, **new: Any) -> Change:
     state = AttemptState(row["state"])
     target = AttemptState(new["state"])
-    if target is not state and target not in ATTEMPT_TRANSITIONS[state]:
+    if target not in ATTEMPT_TRANSITIONS[state] and not (target is state and state in LIVE):
         raise conflict(row, f"is {state} and can't become {target}")
     values = {name: row[name] for name in _ATTEMPT_COLUMNS} | new | {"state": str(target)}
     given = {f"new_{name}": value for name, value in values.items()}
