@@ -52,7 +52,7 @@ def loaded(*points: Point, tmp_path: Any) -> Registry:
 def test_the_built_in_ones_are_there(tmp_path: Any) -> None:
     """http, json and logs, each action with a schema for its parameters."""
     registry = loaded(tmp_path=tmp_path)
-    assert registry.names == ("http", "json", "logs")
+    assert registry.names == ("http", "json", "llm", "logs")
     for provider in registry.providers:
         for action in provider.actions:
             assert '"type":"object"' in action.params_schema
@@ -62,7 +62,7 @@ def test_the_built_in_ones_are_there(tmp_path: Any) -> None:
 def test_installed_packages_add_theirs(tmp_path: Any) -> None:
     """By the entry point group nanoclaw.providers."""
     registry = loaded(Point("extra", lambda _: Provider("extra", "more", (Noop(),))), tmp_path=tmp_path)
-    assert registry.names == ("extra", "http", "json", "logs")
+    assert registry.names == ("extra", "http", "json", "llm", "logs")
 
 
 def typed(**changes: Any) -> Noop:

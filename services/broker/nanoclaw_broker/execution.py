@@ -15,7 +15,7 @@ from nanoclaw.broker.v1 import broker_pb2 as pb
 from nanoclaw_broker import answers, calls
 from nanoclaw_broker.calls import End
 from nanoclaw_broker.ledger import Kind, State, first_state, state_without_reply
-from nanoclaw_broker.providers import Action, ActionFailed, Effect, Params
+from nanoclaw_broker.providers import Action, ActionFailed, Effect, NoReply, Params
 from nanoclaw_broker.secrets import Secrets
 from nanoclaw_core.errors import Kind as ErrorKind
 from nanoclaw_core.errors import NanoclawError
@@ -80,6 +80,8 @@ class Executor:
             return answers.executed(call_id, kind, result, notes, self._secrets)
         except ActionFailed as error:
             return answers.refused_by_provider(call_id, error, notes, self._secrets)
+        except NoReply as error:
+            why = self._secrets.scrub(str(error))
         except TimeoutError:
             why = "no reply in time"
         except asyncio.CancelledError:

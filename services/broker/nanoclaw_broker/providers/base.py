@@ -60,9 +60,11 @@ class FailureMode:
 class ActionFailed(Exception):
     """The other side answered, and the answer is no: nothing was done, or it says what was.
 
-    code: stable UPPER_SNAKE. The message goes to the agent; it holds no secret. Anything else that `execute` raises
-    counts as no reply: UNKNOWN for a mutating action.
+    code: stable UPPER_SNAKE. The message goes to the agent; it holds no secret. cost_micros: what it cost nevertheless.
+    Anything else that `execute` raises counts as no reply: UNKNOWN for a mutating action.
     """
+
+    cost_micros = 0
 
     def __init__(self, code: str, message: str, *, next_steps: tuple[str, ...] = (), **facts: object) -> None:
         super().__init__(message)
@@ -70,6 +72,10 @@ class ActionFailed(Exception):
         self.message = message
         self.next_steps = next_steps
         self.facts: Mapping[str, str] = {name: str(value) for name, value in facts.items()}
+
+
+class NoReply(Exception):
+    """It was sent, and no reply could be read. Its text goes to the agent; it holds no secret."""
 
 
 class Refused(Exception):
