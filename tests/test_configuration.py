@@ -12,7 +12,7 @@ from nanoclaw_governance.settings import Settings as Governance
 from nanoclaw_ipc_gateway.settings import Settings as Gateway
 
 TEXT = (Path(__file__).parents[1] / "docs" / "configuration.md").read_text()
-SHARED = {"HOME", "SECRETS", "LISTEN", "METRICS", "DRAIN_SECONDS", "ALLOW_REMOTE"}
+SHARED = {"HOME", "SECRETS", "LISTEN", "METRICS", "DRAIN_SECONDS", "ALLOW_REMOTE", "TLS_ENABLED", "TLS_DIR"}
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import typer
 from nanoclaw_cli import (
     audit,
     call,
+    certs,
     dispatch,
     grants,
     invocation,
@@ -44,6 +45,7 @@ app.add_typer(dispatch.app, name="dispatch")
 app.add_typer(messages.app)
 app.add_typer(audit.app, name="audit")
 app.add_typer(operators.app, name="operator")
+app.add_typer(certs.app, name="certs")
 
 
 def _version(wanted: bool) -> None:
@@ -66,10 +68,24 @@ def root(
         str,
         typer.Option(envvar="NANOCLAW_AT", help="The host on whose ports 50051-50054 they serve, as in containers."),
     ] = "",
+    tls: Annotated[
+        bool, typer.Option("--tls/--no-tls", envvar="NANOCLAW_TLS_ENABLED", help="Mutual TLS with --at.")
+    ] = False,
+    tls_dir: Annotated[
+        Path | None,
+        typer.Option(envvar="NANOCLAW_TLS_DIR", help="Where the operator's ca.crt, tls.crt and tls.key lie."),
+    ] = None,
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True)] = False,
 ) -> None:
     """What all commands share."""
-    given = invocation.Invocation(home.absolute(), operator, secrets=secrets.absolute() if secrets else None, at=at)
+    given = invocation.Invocation(
+        home.absolute(),
+        operator,
+        secrets=secrets.absolute() if secrets else None,
+        at=at,
+        tls_enabled=tls,
+        tls_dir=tls_dir.absolute() if tls_dir else None,
+    )
     context.with_resource(invocation.running(given))
 
 

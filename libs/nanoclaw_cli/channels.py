@@ -33,14 +33,16 @@ async def _stub(name: str, make: Callable[[Any], Any]) -> AsyncIterator[Any]:
             f"{name} is not running for {invocation.home}",
             next_step="start the services with `nanoclaw up`, or name another home with --home",
         )
-    if not invocation.token_file.exists():
+    tls = invocation.tls
+    if tls is None and not invocation.token_file.exists():
         raise NanoclawError(
             Kind.UNAUTHENTICATED,
             "NO_TOKEN",
             f"there is no token of operator {invocation.operator!r} at {invocation.token_file}",
             next_step="make one with `nanoclaw operator add`, or name another operator with --as",
         )
-    async with connect(invocation.target(service), token_file=invocation.token_file) as channel:
+    address, token = invocation.target(service), invocation.token_file
+    async with connect(address, token_file=token, tls=tls, peer=service.name) as channel:
         yield make(channel)
 
 

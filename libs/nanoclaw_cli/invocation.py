@@ -13,7 +13,10 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from nanoclaw_cli.services import Service
+from nanoclaw_core.errors import Kind, NanoclawError
 from nanoclaw_core.ids import new_ulid
+from nanoclaw_rpc.listen import is_loopback
+from nanoclaw_rpc.tls import Tls, from_settings
 
 F = TypeVar("F", bound=Callable[..., Awaitable[None]])
 
@@ -27,6 +30,7 @@ RequestId = Annotated[
 class Invocation:
     """home: NANOCLAW_HOME. operator: who asks. as_json: answer for programs. request_id: of the mutation. secrets:
     NANOCLAW_SECRETS; None: home/secrets. at: the host whose ports the services listen on; empty: their sockets.
+    tls_enabled, tls_dir: whether those ports have TLS, and where the operator's certificate is.
     """
 
     home: Path
@@ -35,6 +39,8 @@ class Invocation:
     request_id: str = ""
     secrets: Path | None = None
     at: str = ""
+    tls_enabled: bool = False
+    tls_dir: Path | None = None
 
     @property
     def secrets_folder(self) -> Path:
@@ -44,6 +50,21 @@ class Invocation:
     def target(self, service: Service) -> str:
         """The gRPC target of a service."""
         return f"{self.at}:{service.port}" if self.at else service.target(self.home)
+
+    @property
+    def tls(self) -> Tls | None:
+        """The operator's certificate, None for clear text and for sockets. Raises INVALID_SETTING, NOT_ENCRYPTED."""
+        if not self.at:
+            return None
+        found = from_settings(self.secrets_folder, f"operator:{self.operator}", self.tls_enabled, self.tls_dir)
+        if found is None and not is_loopback(self.at):
+            raise NanoclawError(
+                Kind.INVALID,
+                "NOT_ENCRYPTED",
+                f"a token would travel to {self.at} in clear text",
+                next_step="use --tls with an operator's certificate (`nanoclaw certs operator`), or a tunnel",
+            )
+        return found
 
     @property
     def token_file(self) -> Path:

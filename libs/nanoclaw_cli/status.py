@@ -15,7 +15,7 @@ from nanoclaw.governance.v1 import governance_pb2 as governance
 from nanoclaw_cli import channels, desired
 from nanoclaw_cli.invocation import command, current
 from nanoclaw_cli.output import STATE_STYLES, console, say_json
-from nanoclaw_cli.services import SERVICES
+from nanoclaw_cli.services import SERVICES, Service
 from nanoclaw_cli.supervisor import is_serving, read_state
 from nanoclaw_cli.words import CALL_STATES, STATES
 from nanoclaw_core.errors import NanoclawError
@@ -28,7 +28,7 @@ async def status() -> None:
     """What runs, task counts by state, agents, calls, messages."""
     home = current().home
     running = read_state(home)
-    serving = await asyncio.gather(*(is_serving(current().target(service)) for service in SERVICES))
+    serving = await asyncio.gather(*(_serves(service) for service in SERVICES))
     found: dict[str, Any] = {
         "home": str(home),
         "desired": desired.wanted(home),
@@ -46,6 +46,10 @@ async def status() -> None:
         say_json(found)
     else:
         _show(found)
+
+
+async def _serves(service: Service) -> bool:
+    return await is_serving(current().target(service), tls=current().tls, peer=service.name)
 
 
 async def _part(read: Callable[[], Awaitable[dict[str, Any]]]) -> dict[str, Any]:

@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import grpc.aio
 import structlog
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from nanoclaw_cli.processes import is_process, process_start, signal_process
 from nanoclaw_cli.services import SERVICES, Service
 from nanoclaw_core.errors import Kind, NanoclawError
+from nanoclaw_rpc import Tls, connect
 
 log = structlog.get_logger()
 
@@ -148,15 +148,18 @@ class Supervisor:
         _state_file(self.home).unlink(missing_ok=True)
 
 
-async def is_serving(target: str, timeout: float = 1.0) -> bool:
-    """Whether grpc.health.v1 at the gRPC target says SERVING within `timeout` seconds; needs no credential."""
+async def is_serving(target: str, timeout: float = 1.0, *, tls: Tls | None = None, peer: str = "") -> bool:
+    """Whether grpc.health.v1 at the gRPC target says SERVING within `timeout` seconds.
+
+    Needs no credential, but with TLS a certificate, and the name of the service that must answer.
+    """
     if target.startswith("unix:") and not Path(target.removeprefix("unix:")).exists():
         return False
-    async with grpc.aio.insecure_channel(target) as channel:
+    async with connect(target, attempts=1, tls=tls, peer=peer) as channel:
         try:
             check: Any = health_pb2_grpc.HealthStub(channel)  # its published types lack the methods
             answer = await check.Check(health_pb2.HealthCheckRequest(), timeout=timeout)
-        except grpc.aio.AioRpcError:
+        except NanoclawError:
             return False
     return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 

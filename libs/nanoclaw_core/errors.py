@@ -86,6 +86,11 @@ def invalid(field: str, message: str, next_step: str = "") -> NanoclawError:
     )
 
 
+def unauthenticated(reason: str, message: str, next_step: str) -> NanoclawError:
+    """A refusal of who cannot say who they are."""
+    return NanoclawError(Kind.UNAUTHENTICATED, reason, message, next_step=next_step)
+
+
 def denied(reason: str, message: str, next_step: str = "", **facts: Any) -> NanoclawError:
     """A refusal of the caller."""
     return NanoclawError(Kind.DENIED, reason, message, next_step=next_step, **facts)

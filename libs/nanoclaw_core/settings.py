@@ -15,12 +15,20 @@ _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off", ""})
 
 
-def load(cls: type[S], prefix: str, environ: Mapping[str, str], *, shared: Mapping[str, str] | None = None) -> S:
+def load(
+    cls: type[S],
+    prefix: str,
+    environ: Mapping[str, str],
+    *,
+    shared: Mapping[str, str] | None = None,
+    strict: tuple[str, ...] = (),
+) -> S:
     """Builds the frozen dataclass `cls` from variables `{prefix}{FIELD}`.
 
-    shared: field name → variable name for settings that all services read alike (`home` → `NANOCLAW_HOME`).
+    shared: field name → variable name for settings that all services read alike (`home` → `NANOCLAW_HOME`). strict:
+    further prefixes, those of shared settings, under which an unknown variable is refused too.
     Field types: str, int, float, bool, Path, and those or None. Raises NanoclawError INVALID_SETTING for a value that
-    does not fit, and UNKNOWN_SETTING for a variable with the prefix that no field answers to.
+    does not fit, and UNKNOWN_SETTING for a variable with such a prefix that no field answers to.
     """
     shared = shared or {}
     hints = get_type_hints(cls)
@@ -31,7 +39,7 @@ def load(cls: type[S], prefix: str, environ: Mapping[str, str], *, shared: Mappi
         known.add(variable)
         if variable in environ:
             values[field.name] = _convert(variable, environ[variable], hints[field.name])
-    unknown = sorted(name for name in environ if name.startswith(prefix) and name not in known)
+    unknown = sorted(name for name in environ if name.startswith((prefix, *strict)) and name not in known)
     if unknown:
         raise NanoclawError(
             Kind.INVALID,

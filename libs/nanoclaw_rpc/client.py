@@ -9,6 +9,7 @@ import grpc
 from nanoclaw_core.errors import Kind, NanoclawError
 from nanoclaw_rpc.outgoing import Metadata, ServerStream, Unary
 from nanoclaw_rpc.server import MESSAGE_BYTES, METADATA_BYTES
+from nanoclaw_rpc.tls import Tls
 from nanoclaw_telemetry import Telemetry
 from nanoclaw_telemetry.context import running_trace
 
@@ -45,19 +46,28 @@ def connect(
     telemetry: Telemetry | None = None,
     timeout: float = 5.0,
     attempts: int = 5,
+    tls: Tls | None = None,
+    peer: str = "",
 ) -> grpc.aio.Channel:
     """A channel to `unix:path` or `host:port`, for typed stubs; close it when done.
 
-    Every call brings the bearer token of the file (read again when it changes) and continues the current trace. Unary
-    calls are awaited directly; each attempt gets `timeout` seconds unless told, less if the RPC being served has less
-    left. UNAVAILABLE is tried again, up to `attempts` times, and DEADLINE where the request carries a request_id; the
-    same request, the same metadata. What fails raises NanoclawError. Streams have no default timeout and no retry:
+    With `tls` a `host:port` is dialled with the certificate, which then is the credential, and must be the service
+    `peer`, by its name; unix sockets stay as they are. Raises CERTIFICATE_UNREADABLE, CERTIFICATE_OF_ANOTHER.
+
+    Else every call brings the bearer token of the file (read again when it changes). Calls continue the current trace.
+    Unary calls are awaited directly; each attempt gets `timeout` seconds unless told, less if the RPC being served has
+    less left. UNAVAILABLE is tried again, up to `attempts` times, and DEADLINE where the request carries a request_id;
+    the same request, the same metadata. What fails raises NanoclawError. Streams have no default timeout and no retry:
     their readers go on from their cursor.
     """
     retries = telemetry.counter("nanoclaw_rpc_retries", "calls tried again", ["method"]) if telemetry else None
-    return Channel(
-        grpc.aio.insecure_channel(address, options=OPTIONS), Token(token_file), timeout, max(1, attempts), retries
-    )
+    if tls is None or address.startswith("unix:"):
+        channel, token = grpc.aio.insecure_channel(address, options=OPTIONS), Token(token_file)
+    else:
+        from nanoclaw_rpc.secure import SecureChannel  # loads a library that is needed nowhere else
+
+        channel, token = SecureChannel(address, tls, peer, OPTIONS), Token(None)
+    return Channel(channel, token, timeout, max(1, attempts), retries)
 
 
 class Token:

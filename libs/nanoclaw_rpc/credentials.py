@@ -16,6 +16,7 @@ import structlog
 
 from nanoclaw_core.errors import Kind, NanoclawError, invalid
 from nanoclaw_core.principal import Caller, Role
+from nanoclaw_rpc import private
 
 SERVICES = ("governance", "broker", "dispatcher", "gateway", "ops")
 FOUNDER = "operator:founder"
@@ -40,6 +41,7 @@ class Credentials:
         self._directory = directory
         self._stamp: tuple[int, int, int] | None = None
         self._callers: dict[bytes, Caller] | None = None
+        self._principals: dict[str, Caller] = {}
         self._look_again = 0.0
 
     @classmethod
@@ -65,20 +67,31 @@ class Credentials:
         which is felt at thousands of calls a second.
         """
         digest = hashlib.sha256(token.encode()).digest()
-        now = time.monotonic()
         caller = self._callers.get(digest) if self._callers is not None else None
-        if caller is None or now >= self._look_again:
-            self._look_again = now + _LOOK_SECONDS
-            self._look()
-            if self._callers is None:
-                raise NanoclawError(
-                    Kind.UNAVAILABLE,
-                    "CREDENTIALS_UNREADABLE",
-                    "the service cannot read its credentials",
-                    next_step="an operator must repair secrets/credentials.json",
-                )
-            caller = self._callers.get(digest)
+        return caller if caller is not None and self._fresh() else self._looked().get(digest)
+
+    def find(self, principal: str) -> Caller | None:
+        """Who a certificate is of, or None for who has no entry (any more). Raises UNAVAILABLE, as `identify` does."""
+        caller = self._principals.get(principal) if self._callers is not None else None
+        if caller is None or not self._fresh():
+            self._looked()
+            caller = self._principals.get(principal)
         return caller
+
+    def _fresh(self) -> bool:
+        return time.monotonic() < self._look_again
+
+    def _looked(self) -> dict[bytes, Caller]:
+        self._look_again = time.monotonic() + _LOOK_SECONDS
+        self._look()
+        if self._callers is None:
+            raise NanoclawError(
+                Kind.UNAVAILABLE,
+                "CREDENTIALS_UNREADABLE",
+                "the service cannot read its credentials",
+                next_step="an operator must repair secrets/credentials.json",
+            )
+        return self._callers
 
     def token_file(self, principal: str) -> Path:
         """Where the token of an operator or service lies."""
@@ -128,7 +141,7 @@ class Credentials:
         path = self.token_file(principal)
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         if not path.exists():
-            _write_private(path, _PREFIX + secrets.token_urlsafe(32) + "\n")
+            private.write(path, _PREFIX + secrets.token_urlsafe(32) + "\n")
         digest = hashlib.sha256(path.read_text().strip().encode()).hexdigest()
         kept = [entry for entry in entries if entry["principal"] != principal]
         return [*kept, {"principal": principal, "role": role.value, "sha256": digest}]
@@ -147,7 +160,7 @@ class Credentials:
             ) from None
 
     def _write(self, entries: list[dict[str, str]]) -> None:
-        _write_private(self._path, json.dumps({"principals": entries}, indent=2) + "\n")
+        private.write(self._path, json.dumps({"principals": entries}, indent=2) + "\n")
 
     def _look(self) -> None:
         """Reads the file again if it is another than before."""
@@ -161,6 +174,7 @@ class Credentials:
                 bytes.fromhex(entry["sha256"]): Caller(entry["principal"], Role(entry["role"]))
                 for entry in _entries(self._path.read_text())
             }
+            self._principals = {caller.principal: caller for caller in self._callers.values()}
         except (OSError, ValueError) as error:
             if isinstance(error, OSError):
                 self._callers, self._stamp = None, None
@@ -196,15 +210,3 @@ def _entries(text: str) -> list[dict[str, str]]:
     return [
         {key: str(entry.get(key, "")) for key in ("principal", "role", "sha256")} for entry in document["principals"]
     ]
-
-
-def _write_private(path: Path, text: str) -> None:
-    """Writes whole or not at all, readable by the owner alone from the first moment."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.unlink(missing_ok=True)
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)

@@ -1,8 +1,8 @@
 """Who calls, and whether they may: the two innermost concerns."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from nanoclaw_core.errors import Kind, NanoclawError
+from nanoclaw_core.errors import Kind, NanoclawError, unauthenticated
 from nanoclaw_core.ids import check_group, check_name
 from nanoclaw_core.principal import Caller
 from nanoclaw_rpc.access import Access, classes
@@ -10,13 +10,20 @@ from nanoclaw_rpc.call import Call, Proceed
 from nanoclaw_rpc.concerns import Concern, Method
 from nanoclaw_rpc.credentials import Credentials
 
+if TYPE_CHECKING:  # its library is loaded where TLS is on
+    from nanoclaw_rpc.peers import Peers
 
-def identify(credentials: Credentials) -> Concern:
-    """The caller's name, from a verified credential; a group's from the gateway that attests it."""
+
+def identify(credentials: Credentials, peers: "Peers | None" = None) -> Concern:
+    """The caller's name, from a verified credential; a group's from the gateway that attests it.
+
+    peers: of a server that listens with TLS.
+    """
 
     def wrap(proceed: Proceed) -> Proceed:
         async def identified(request: Any, call: Call) -> Any:
-            call.caller = caller_of(call.metadata, credentials)
+            certified = peers.principal(call.context) if peers is not None else ""
+            call.caller = caller_of(call.metadata, credentials, certified)
             return await proceed(request, call)
 
         return identified
@@ -24,8 +31,12 @@ def identify(credentials: Credentials) -> Concern:
     return wrap
 
 
-def caller_of(metadata: Any, credentials: Credentials) -> Caller:
-    """The caller that the metadata proves. Raises UNAUTHENTICATED, with a reason."""
+def caller_of(metadata: Any, credentials: Credentials, certified: str = "") -> Caller:
+    """The caller that certificate and metadata prove. Raises UNAUTHENTICATED, with a reason.
+
+    certified: the principal of the connection's certificate, empty for a connection without one. A token is needed
+    only there; one sent beside a certificate must be of the same principal.
+    """
     authorization = group = attempt = None
     for key, value in metadata:
         if key == "authorization":
@@ -41,13 +52,21 @@ def caller_of(metadata: Any, credentials: Credentials) -> Caller:
                 raise _unauthenticated("AMBIGUOUS_ATTESTATION", "more than one nanoclaw-attempt header")
             attempt = value
     if authorization is None:
-        raise _unauthenticated("NO_CREDENTIAL", "no authorization header")
-    scheme, _, token = authorization.partition(" ")
-    if scheme.lower() != "bearer" or not token:
-        raise _unauthenticated("MALFORMED_CREDENTIAL", "the authorization header is not a bearer token")
-    caller = credentials.identify(token)
-    if caller is None:
-        raise _unauthenticated("UNKNOWN_CREDENTIAL", "nobody has this token")
+        if not certified:
+            raise _unauthenticated("NO_CREDENTIAL", "no authorization header")
+        caller = credentials.find(certified)
+        if caller is None:
+            raise unauthenticated(
+                "UNKNOWN_PRINCIPAL", f"{certified} has a certificate, but is not known here", _ADD_OPERATOR
+            )
+    else:
+        caller = _bearer(authorization, credentials)
+        if certified and caller.principal != certified:
+            raise unauthenticated(
+                "CREDENTIAL_MISMATCH",
+                f"the certificate is of {certified}, the token of {caller.principal}",
+                "send the token of the certificate's owner, or none",
+            )
     if group is None and attempt is None:
         return caller
     if not caller.is_service("gateway"):
@@ -61,6 +80,16 @@ def caller_of(metadata: Any, credentials: Credentials) -> Caller:
         )
     except NanoclawError as error:
         raise _unauthenticated("MALFORMED_ATTESTATION", error.message) from None
+
+
+def _bearer(authorization: Any, credentials: Credentials) -> Caller:
+    scheme, _, token = authorization.partition(" ")
+    if scheme.lower() != "bearer" or not token:
+        raise _unauthenticated("MALFORMED_CREDENTIAL", "the authorization header is not a bearer token")
+    caller = credentials.identify(token)
+    if caller is None:
+        raise _unauthenticated("UNKNOWN_CREDENTIAL", "nobody has this token")
+    return caller
 
 
 def authorize(method: Method, access: frozenset[Access]) -> Concern:
@@ -83,7 +112,8 @@ def authorize(method: Method, access: frozenset[Access]) -> Concern:
     return wrap
 
 
+_ADD_OPERATOR = "make the operator with `nanoclaw operator add`"
+
+
 def _unauthenticated(reason: str, message: str) -> NanoclawError:
-    return NanoclawError(
-        Kind.UNAUTHENTICATED, reason, message, next_step="send `authorization: Bearer <token>` with a token of yours"
-    )
+    return unauthenticated(reason, message, "send `authorization: Bearer <token>` with a token of yours")

@@ -1,4 +1,4 @@
-"""Where a server listens: unix sockets of the owner's, loopback, and nothing beyond unless told to."""
+"""Where a server listens: unix sockets of the owner's, loopback, and beyond with TLS, or in clear text if told to."""
 
 import contextlib
 import fcntl
@@ -77,20 +77,25 @@ class UnixListener:
         raise _in_use(f"unix:{self.path}")
 
 
-def bind_tcp(server: grpc.aio.Server, address: str, *, allow_remote: bool) -> str:
-    """Binds `host:port` (0 takes a free port) and answers what was bound. Raises NOT_LOOPBACK, ADDRESS_IN_USE."""
+def bind_tcp(
+    server: grpc.aio.Server, address: str, *, allow_remote: bool, credentials: grpc.ServerCredentials | None = None
+) -> str:
+    """Binds `host:port` (0 takes a free port) and answers what was bound. credentials: TLS; None: clear text.
+
+    Raises NOT_LOOPBACK for clear text beyond this machine that is not allowed, ADDRESS_IN_USE, INVALID_ADDRESS.
+    """
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal():
         raise _invalid(address, "is neither unix:path nor host:port", "write it so")
-    if not allow_remote and not is_loopback(host):
+    if credentials is None and not allow_remote and not is_loopback(host):
         raise NanoclawError(
             Kind.INVALID,
             "NOT_LOOPBACK",
-            f"{address} listens beyond this machine",
-            next_step="listen on 127.0.0.1 or a unix socket, or allow it explicitly",
+            f"{address} listens beyond this machine, without encryption",
+            next_step="set NANOCLAW_TLS_ENABLED=1, or listen on 127.0.0.1 or a unix socket, or allow it explicitly",
             address=address,
         )
-    return f"{host}:{_add_port(server, address)}"
+    return f"{host}:{_add_port(server, address, credentials)}"
 
 
 def is_loopback(host: str) -> bool:
@@ -103,9 +108,13 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def _add_port(server: grpc.aio.Server, address: str) -> int:
+def _add_port(server: grpc.aio.Server, address: str, credentials: grpc.ServerCredentials | None = None) -> int:
     try:
-        port = server.add_insecure_port(address)
+        port = (
+            server.add_secure_port(address, credentials)
+            if credentials is not None
+            else server.add_insecure_port(address)
+        )
     except RuntimeError:
         port = 0
     if port == 0:

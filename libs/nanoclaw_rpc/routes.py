@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 from google.protobuf import descriptor_pool
@@ -18,6 +18,9 @@ from nanoclaw_rpc.credentials import Credentials
 from nanoclaw_rpc.deadline import Deadlines
 from nanoclaw_rpc.handlers import handler_of, registered, stream, unary
 from nanoclaw_telemetry import Telemetry
+
+if TYPE_CHECKING:
+    from nanoclaw_rpc.peers import Peers
 
 
 class Tasks:
@@ -54,8 +57,10 @@ class Routes(grpc.GenericRpcHandler):
 
     REFLECTION = ("grpc.reflection.v1alpha.ServerReflection", "grpc.reflection.v1.ServerReflection")
 
-    def __init__(self, credentials: Credentials, telemetry: Telemetry, streams: Tasks) -> None:
-        self._credentials = credentials
+    def __init__(
+        self, credentials: Credentials, telemetry: Telemetry, streams: Tasks, peers: "Peers | None" = None
+    ) -> None:
+        self._identify = identity.identify(credentials, peers)
         self._telemetry = telemetry
         self._streams = streams
         self._log = concerns.default_log()
@@ -90,7 +95,7 @@ class Routes(grpc.GenericRpcHandler):
             request = descriptor.methods_by_name[rpc].input_type
             method = Method(name, rpc, mutates="request_id" in request.fields_by_name)
             self._handlers[f"/{name}/{rpc}"] = self._compose(
-                method, handler, [identity.identify(self._credentials), identity.authorize(method, access[rpc])]
+                method, handler, [self._identify, identity.authorize(method, access[rpc])]
             )
 
     def add_health(self, add: Callable[[Any, Any], None], servicer: health.Health) -> None:
@@ -103,9 +108,7 @@ class Routes(grpc.GenericRpcHandler):
         """Reflection, for any credential; v1 is v1alpha under another name."""
         for rpc, handler in registered(add, servicer).items():
             for name in self.REFLECTION:
-                self._handlers[f"/{name}/{rpc}"] = self._compose(
-                    Method(name, rpc), handler, [identity.identify(self._credentials)]
-                )
+                self._handlers[f"/{name}/{rpc}"] = self._compose(Method(name, rpc), handler, [self._identify])
 
     def _compose(self, method: Method, handler: Any, guards: list[concerns.Concern]) -> Any:
         around: list[concerns.Concern] = [
@@ -143,7 +146,7 @@ class Routes(grpc.GenericRpcHandler):
         shape: Any = grpc.stream_stream_rpc_method_handler(refuse)
         proceed: Proceed = refuse
         for concern in (
-            identity.identify(self._credentials),
+            self._identify,
             audit(method, self._log),
             concerns.errors(method, self._log),
             concerns.tracing(method, self._telemetry),

@@ -6,7 +6,7 @@ import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import structlog
@@ -20,7 +20,11 @@ from nanoclaw_rpc.credentials import Credentials
 from nanoclaw_rpc.listen import UnixListener, bind_tcp, is_loopback
 from nanoclaw_rpc.routes import Routes, Tasks
 from nanoclaw_rpc.symbols import Symbols
+from nanoclaw_rpc.tls import Tls
 from nanoclaw_telemetry import Telemetry, off
+
+if TYPE_CHECKING:
+    from nanoclaw_rpc.peers import Peers
 
 log = structlog.get_logger("nanoclaw.rpc")
 
@@ -51,7 +55,7 @@ class ServiceSpec:
 
 
 class Server:
-    """A grpc.aio server over unix sockets and loopback TCP. All its failures to start are NanoclawErrors."""
+    """A grpc.aio server over unix sockets and TCP. All its failures to start are NanoclawErrors."""
 
     def __init__(
         self,
@@ -63,7 +67,14 @@ class Server:
         drain_seconds: float = 5.0,
         socket_mode: int = 0o600,
         allow_remote: bool = False,
+        tls: Tls | None = None,
+        connection_seconds: float = 3600.0,
     ) -> None:
+        """tls: what TCP listeners use; None: clear text, and only on loopback unless `allow_remote`.
+
+        connection_seconds: how long a TLS connection lives, so that a certificate that is no longer good for a new one
+        does not go on for ever; its calls and streams then have a minute to end.
+        """
         self._listen = list(listen)
         self._services = list(services)
         self._credentials = credentials
@@ -71,6 +82,8 @@ class Server:
         self._drain_seconds = drain_seconds
         self._socket_mode = socket_mode
         self._allow_remote = allow_remote
+        self._tls = tls
+        self._connection_seconds = connection_seconds
         self._health = health.Health(spec.name for spec in services)
         self._listeners: list[UnixListener] = []
         self._server: grpc.aio.Server | None = None
@@ -80,10 +93,12 @@ class Server:
     async def start(self) -> None:
         """Checks the access tables, binds, serves.
 
-        Raises UNLISTED_RPC, ADDRESS_IN_USE, NOT_LOOPBACK, INVALID_ADDRESS.
+        Raises UNLISTED_RPC, ADDRESS_IN_USE, NOT_LOOPBACK, INVALID_ADDRESS, and with TLS CERTIFICATE_UNREADABLE and
+        CERTIFICATE_OF_ANOTHER.
         """
         self._streams = Tasks()
-        routes = Routes(self._credentials, self._telemetry, self._streams)
+        options, secure, peers = self._with_tls()
+        routes = Routes(self._credentials, self._telemetry, self._streams, peers)
         for spec in self._services:
             routes.add(spec.name, spec.add, spec.servicer, spec.access)
         names = [spec.name for spec in self._services]
@@ -92,11 +107,11 @@ class Server:
             reflection_pb2_grpc.add_ServerReflectionServicer_to_server,
             ReflectionServicer([*names, health.NAME, *Routes.REFLECTION], Symbols()),
         )
-        server = grpc.aio.server(options=OPTIONS)
+        server = grpc.aio.server(options=options)
         server.add_generic_rpc_handlers((routes,))
         try:
             for address in self._listen:
-                self.addresses.append(self._bind(server, address))
+                self.addresses.append(self._bind(server, address, secure))
             self.set_serving(True)
         except BaseException:
             await server.start()  # grpc lets ports go only of a server that has run
@@ -106,14 +121,26 @@ class Server:
         await server.start()
         self._server = server
 
-    def _bind(self, server: grpc.aio.Server, address: str) -> str:
+    def _with_tls(self) -> tuple[Sequence[tuple[str, int]], grpc.ServerCredentials | None, "Peers | None"]:
+        if self._tls is None:
+            return OPTIONS, None, None
+        from nanoclaw_rpc.handshake import Handshake  # these load a library that is needed nowhere else
+        from nanoclaw_rpc.peers import Peers
+
+        age = (
+            ("grpc.max_connection_age_ms", int(self._connection_seconds * 1000)),
+            ("grpc.max_connection_age_grace_ms", 60_000),
+        )
+        return (*OPTIONS, *age), Handshake(self._tls).server(), Peers()
+
+    def _bind(self, server: grpc.aio.Server, address: str, secure: grpc.ServerCredentials | None) -> str:
         if address.startswith("unix:"):
             listener = UnixListener(Path(address.removeprefix("unix:")).absolute(), self._socket_mode)
             bound = listener.bind(server)
             self._listeners.append(listener)
             return bound
-        bound = bind_tcp(server, address, allow_remote=self._allow_remote)
-        if not is_loopback(bound.rpartition(":")[0]):
+        bound = bind_tcp(server, address, allow_remote=self._allow_remote, credentials=secure)
+        if secure is None and not is_loopback(bound.rpartition(":")[0]):
             log.warning("listening beyond this machine, without encryption", address=bound)
         return bound
 

@@ -138,7 +138,32 @@ def from_rpc_error(error: grpc.aio.AioRpcError) -> NanoclawError:
                 return from_status(status_pb2.Status.FromString(value))
             except DecodeError:
                 break
-    return from_status(status_pb2.Status(code=error.code().value[0], message=error.details() or ""))
+    found = from_status(status_pb2.Status(code=error.code().value[0], message=error.details() or ""))
+    if found.kind is Kind.UNAVAILABLE and "failed to connect" in found.message:
+        for sign, reason, next_step in _NO_CONNECTION:
+            if sign in found.message:
+                return NanoclawError(found.kind, reason, found.message, next_step=next_step)
+    return found
+
+
+_NO_CONNECTION = (
+    (
+        "Hostname Verification Check failed",
+        "PEER_IS_ANOTHER",
+        "the certificate there is another service's; check the address",
+    ),
+    (
+        "handshake failed",
+        "HANDSHAKE_FAILED",
+        "the server must use TLS, with a certificate of an authority in your ca.crt; see `nanoclaw certs show`",
+    ),
+    (
+        "Socket closed",
+        "HANDSHAKE_REFUSED",
+        "the server uses TLS and does not take clear text, or not your certificate; its log says why",
+    ),
+)
+"""What grpc says of a connection that was not made: UNAVAILABLE still, for a rotation under way passes."""
 
 
 def _retry_after(error: NanoclawError) -> Duration | None:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -11,8 +12,10 @@ import pytest
 from nanoclaw.governance.v1 import governance_pb2 as pb
 from nanoclaw.governance.v1 import governance_pb2_grpc as stubs
 from nanoclaw_core.errors import NanoclawError
-from nanoclaw_rpc import Access, Credentials, Server, ServiceSpec, current_caller, current_trace
+from nanoclaw_rpc import Access, Credentials, Server, ServiceSpec, Tls, current_caller, current_trace
+from nanoclaw_rpc.authority import Authority
 from nanoclaw_rpc.status import from_rpc_error
+from nanoclaw_rpc.tls import folder_of
 from nanoclaw_telemetry import setup
 
 NAME = "nanoclaw.governance.v1.GovernanceService"
@@ -118,3 +121,18 @@ def log_lines(capsys: pytest.CaptureFixture[str]) -> Callable[[], list[dict[str,
         return lines
 
     return read
+
+
+@pytest.fixture
+def authority(home: Path) -> Authority:
+    """The home's certificate authority, and certificates of all services and of operator:founder."""
+    authority = Authority(home / "secrets")
+    authority.create(days=30, authority_days=60, hosts={})
+    authority.issue("operator:founder", days=30)
+    return authority
+
+
+@pytest.fixture
+def tls(authority: Authority, home: Path) -> Callable[[str], Tls]:
+    """`tls("service:broker")`: that principal's certificate of the home's authority."""
+    return lambda principal: Tls(folder_of(home / "secrets", principal), principal)

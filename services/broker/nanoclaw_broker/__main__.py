@@ -56,7 +56,9 @@ async def run(
         environment = Environment(home, settings.http_allow, secrets.get, configuration(home))
         providers = registry.Registry(registry.load(environment, BUILTIN, found), secrets)
         database = await Database.open(home / "store" / "nanoclaw.db", SLICE)
-        channel = connect(settings.governance_address, token_file=token, telemetry=telemetry)
+        channel = connect(
+            settings.governance_address, token_file=token, telemetry=telemetry, tls=settings.tls, peer="governance"
+        )
         reconciler = Reconciler(
             database,
             providers,
@@ -90,6 +92,7 @@ async def run(
                 telemetry=telemetry,
                 drain_seconds=settings.drain_seconds,
                 allow_remote=settings.allow_remote,
+                tls=settings.tls,
             )
             if settings.metrics:
                 telemetry.serve_metrics(settings.metrics)

@@ -8,8 +8,10 @@ from pathlib import Path
 from nanoclaw_broker.policy import Level, Limits
 from nanoclaw_core import settings
 from nanoclaw_core.errors import Kind, NanoclawError
+from nanoclaw_rpc import tls
 
 PREFIX = "NANOCLAW_BROKER_"
+SHARED = {"home": "NANOCLAW_HOME", "secrets": "NANOCLAW_SECRETS", **tls.SHARED}
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +24,7 @@ class Settings:
     calls under way when we stop. lock_seconds: how long to wait for a broker that is just stopping.
     reconcile_seconds: until an UNKNOWN call is first looked for. quiet_seconds: how long after its end a call that the
     provider does not know counts as not done.
-    allow_remote: listen beyond loopback.
+    allow_remote: listen beyond loopback in clear text. tls_enabled, tls_dir: see nanoclaw_rpc.tls.
     """
 
     home: Path = Path("var")
@@ -48,6 +50,8 @@ class Settings:
     hard_l1: int = 1200
     hard_l2: int = 350
     hard_l3: int = 15
+    tls_enabled: bool = False
+    tls_dir: Path | None = None
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -62,6 +66,11 @@ class Settings:
                     f"{PREFIX}{field.name.upper()}={value} is below {least}",
                     next_step=f"set it to {least} or more; revoke grants to stop calls",
                 )
+
+    @property
+    def tls(self) -> tls.Tls | None:
+        """Mutual TLS for TCP, listening and dialling. Raises INVALID_SETTING."""
+        return tls.from_settings(self.secrets_folder, "service:broker", self.tls_enabled, self.tls_dir)
 
     @property
     def addresses(self) -> list[str]:
@@ -92,4 +101,4 @@ class Settings:
 
 def read(environ: Mapping[str, str]) -> Settings:
     """Raises UNKNOWN_SETTING, INVALID_SETTING."""
-    return settings.load(Settings, PREFIX, environ, shared={"home": "NANOCLAW_HOME", "secrets": "NANOCLAW_SECRETS"})
+    return settings.load(Settings, PREFIX, environ, shared=SHARED, strict=(tls.PREFIX,))

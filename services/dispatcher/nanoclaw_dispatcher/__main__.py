@@ -3,6 +3,7 @@
 import asyncio
 import os
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from nanoclaw.dispatcher.v1 import dispatcher_pb2_grpc
 from nanoclaw.gateway.v1 import gateway_pb2_grpc
@@ -38,8 +39,9 @@ async def run(
     credentials = Credentials.open(settings.secrets_folder, own="service:dispatcher")
     database = await Database.open(settings.home / "store" / "nanoclaw.db", SLICE)
     token = credentials.token_file("service:dispatcher")
-    governance = connect(settings.governance_address, token_file=token, telemetry=telemetry, attempts=2)
-    gateway = connect(settings.gateway_address, token_file=token, telemetry=telemetry, attempts=2)
+    dial = partial(connect, token_file=token, telemetry=telemetry, attempts=2, tls=settings.tls)
+    governance = dial(settings.governance_address, peer="governance")
+    gateway = dial(settings.gateway_address, peer="gateway")
     configured = groups.load(settings.home / "config" / "groups.toml", runtime=settings.runtime)
     if runtimes is None:
         runtimes = built_in(settings, configured)
@@ -65,6 +67,7 @@ async def run(
         telemetry=telemetry,
         drain_seconds=settings.drain_seconds,
         allow_remote=settings.allow_remote,
+        tls=settings.tls,
     )
     if settings.metrics:
         telemetry.serve_metrics(settings.metrics)

@@ -10,10 +10,11 @@ from nanoclaw_core import settings
 from nanoclaw_core.errors import Kind, NanoclawError
 from nanoclaw_dispatcher.ending import RetryPolicy
 from nanoclaw_dispatcher.means import Limits
+from nanoclaw_rpc import tls
 
 PREFIX = "NANOCLAW_DISPATCHER_"
 _PREFIX = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,59}")
-SHARED = {"home": "NANOCLAW_HOME", "secrets": "NANOCLAW_SECRETS"}
+SHARED = {"home": "NANOCLAW_HOME", "secrets": "NANOCLAW_SECRETS", **tls.SHARED}
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Settings:
     10002 where we may give files to that group, else our own.
     allow_unsandboxed: lets any command run without a sandbox where none works. sandbox: False does not even try one.
     heartbeat_seconds: of WatchDispatches. metrics: loopback host:port, empty: none. allow_remote: listen beyond
-    loopback.
+    loopback in clear text. tls_enabled, tls_dir: see nanoclaw_rpc.tls.
     """
 
     home: Path = Path("var")
@@ -63,6 +64,8 @@ class Settings:
     drain_seconds: float = 5.0
     metrics: str = ""
     allow_remote: bool = False
+    tls_enabled: bool = False
+    tls_dir: Path | None = None
 
     def _socket(self, service: str) -> str:
         return f"unix:{self.home.absolute()}/run/{service}.sock"
@@ -71,6 +74,11 @@ class Settings:
     def secrets_folder(self) -> Path:
         """Where tokens and keys lie."""
         return self.secrets or self.home / "secrets"
+
+    @property
+    def tls(self) -> tls.Tls | None:
+        """Mutual TLS for TCP, listening and dialling. Raises INVALID_SETTING."""
+        return tls.from_settings(self.secrets_folder, "service:dispatcher", self.tls_enabled, self.tls_dir)
 
     @property
     def addresses(self) -> list[str]:
@@ -103,7 +111,7 @@ class Settings:
 
 def load(environ: Mapping[str, str]) -> Settings:
     """From the environment. Raises UNKNOWN_SETTING, INVALID_SETTING."""
-    found = settings.load(Settings, PREFIX, environ, shared=SHARED)
+    found = settings.load(Settings, PREFIX, environ, shared=SHARED, strict=(tls.PREFIX,))
     _check(found)
     return found if found.docker_host else replace(found, docker_host=environ.get("DOCKER_HOST", ""))
 

@@ -28,6 +28,8 @@ async def run(settings: Settings, telemetry: Telemetry, *, ready: Callable[[], N
         telemetry=telemetry,
         timeout=settings.broker_seconds,
         attempts=1,
+        tls=settings.tls,
+        peer="broker",
     )
     servicer = Governance(
         database,
@@ -44,6 +46,7 @@ async def run(settings: Settings, telemetry: Telemetry, *, ready: Callable[[], N
         telemetry=telemetry,
         drain_seconds=settings.drain_seconds,
         allow_remote=settings.allow_remote,
+        tls=settings.tls,
     )
     if settings.metrics:
         telemetry.serve_metrics(settings.metrics)

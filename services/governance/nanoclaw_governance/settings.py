@@ -6,9 +6,10 @@ from pathlib import Path
 
 from nanoclaw_core import settings
 from nanoclaw_governance.policy import Policy
+from nanoclaw_rpc import tls
 
 PREFIX = "NANOCLAW_GOVERNANCE_"
-SHARED = {"home": "NANOCLAW_HOME", "secrets": "NANOCLAW_SECRETS"}
+SHARED = {"home": "NANOCLAW_HOME", "secrets": "NANOCLAW_SECRETS", **tls.SHARED}
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,7 @@ class Settings:
     socket of the home. broker: the broker's address; empty: its socket in the home. strict, trust_main,
     rate_factor: see policy.Policy. heartbeat_seconds: of WatchTasks.
     drain_seconds: for RPCs under way when stopped. metrics: loopback host:port, empty: none. allow_remote: listen
-    beyond loopback.
+    beyond loopback in clear text. tls_enabled, tls_dir: see nanoclaw_rpc.tls.
     """
 
     home: Path = Path("var")
@@ -32,6 +33,13 @@ class Settings:
     drain_seconds: float = 5.0
     metrics: str = ""
     allow_remote: bool = False
+    tls_enabled: bool = False
+    tls_dir: Path | None = None
+
+    @property
+    def tls(self) -> tls.Tls | None:
+        """Mutual TLS for TCP, listening and dialling. Raises INVALID_SETTING."""
+        return tls.from_settings(self.secrets_folder, "service:governance", self.tls_enabled, self.tls_dir)
 
     @property
     def secrets_folder(self) -> Path:
@@ -58,4 +66,4 @@ class Settings:
 
 def load(environ: Mapping[str, str]) -> Settings:
     """From the environment. Raises UNKNOWN_SETTING, INVALID_SETTING."""
-    return settings.load(Settings, PREFIX, environ, shared=SHARED)
+    return settings.load(Settings, PREFIX, environ, shared=SHARED, strict=(tls.PREFIX,))

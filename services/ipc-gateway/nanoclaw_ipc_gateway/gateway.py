@@ -75,8 +75,10 @@ class Gateway:
         leave.push_async_callback(database.close)
 
         token = credentials.token_file("service:gateway")
-        dial = partial(connect, token_file=token, telemetry=telemetry, attempts=OUTAGE_ATTEMPTS)
-        governance_channel, broker_channel = dial(settings.address("governance")), dial(settings.address("broker"))
+        dial = partial(connect, token_file=token, telemetry=telemetry, attempts=OUTAGE_ATTEMPTS, tls=settings.tls)
+        governance_channel, broker_channel = (
+            dial(settings.address(name), peer=name) for name in ("governance", "broker")
+        )
         leave.push_async_callback(governance_channel.close)
         leave.push_async_callback(broker_channel.close)
         governance, broker = GovernanceServiceStub(governance_channel), BrokerServiceStub(broker_channel)
@@ -115,6 +117,7 @@ class Gateway:
             telemetry=telemetry,
             drain_seconds=settings.drain_seconds,
             allow_remote=settings.allow_remote,
+            tls=settings.tls,
         )
         leave.push_async_callback(self.server.stop)
 

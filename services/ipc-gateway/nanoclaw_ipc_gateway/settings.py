@@ -9,8 +9,10 @@ from nanoclaw_core.errors import Kind, NanoclawError
 from nanoclaw_core.ids import check_group
 from nanoclaw_core.settings import load
 from nanoclaw_ipc_gateway.mailbox import RESERVED
+from nanoclaw_rpc import tls
 
 PREFIX = "NANOCLAW_GATEWAY_"
+SHARED = {"home": "NANOCLAW_HOME", "secrets": "NANOCLAW_SECRETS", **tls.SHARED}
 _HOME = Path("var").absolute()
 GROUPS = ("main", "developer", "security")
 """Who there is where config/groups.toml does not say."""
@@ -29,7 +31,7 @@ class Settings:
     group. sweep_seconds: how often mailboxes are looked through although inotify said nothing. snapshot_tasks: how many
     tasks gov_pipeline.json holds at most. drain_seconds: how long a stop waits for what is under way. lock_seconds: how
     long a start waits for a gateway on the same home to end. metrics: a loopback host:port, or empty.
-    allow_remote: listen beyond loopback.
+    allow_remote: listen beyond loopback in clear text. tls_enabled, tls_dir: see nanoclaw_rpc.tls.
     """
 
     home: Path = _HOME
@@ -50,11 +52,13 @@ class Settings:
     lock_seconds: float = 5.0
     metrics: str = ""
     allow_remote: bool = False
+    tls_enabled: bool = False
+    tls_dir: Path | None = None
 
     @classmethod
     def read(cls, environ: Mapping[str, str]) -> "Settings":
         """From the environment. Raises UNKNOWN_SETTING, INVALID_SETTING."""
-        return load(cls, PREFIX, environ, shared={"home": "NANOCLAW_HOME", "secrets": "NANOCLAW_SECRETS"})
+        return load(cls, PREFIX, environ, shared=SHARED, strict=(tls.PREFIX,))
 
     def address(self, service: str) -> str:
         """Where another service is."""
@@ -64,6 +68,11 @@ class Settings:
     def secrets_folder(self) -> Path:
         """Where tokens and keys lie."""
         return self.secrets or self.home / "secrets"
+
+    @property
+    def tls(self) -> tls.Tls | None:
+        """Mutual TLS for TCP, listening and dialling. Raises INVALID_SETTING."""
+        return tls.from_settings(self.secrets_folder, "service:gateway", self.tls_enabled, self.tls_dir)
 
     @property
     def addresses(self) -> list[str]:
