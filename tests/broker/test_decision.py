@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 from nanoclaw.broker.v1 import broker_pb2 as pb
 from nanoclaw_broker import call, refusals
+from nanoclaw_broker.breaker import Circuit
+from nanoclaw_broker.budget import Budget, Line, Period
 from nanoclaw_broker.call import AFTER_TASK, BEFORE_TASK, decide
 from nanoclaw_broker.capability import Capability
 from nanoclaw_broker.decision import Outcome
@@ -27,6 +29,7 @@ RECENT = "2026-11-21T11:59:30.000000Z"
 LATER, BEFORE = "2026-11-22T12:00:00.000000Z", "2026-11-20T12:00:00.000000Z"
 
 LEVELS = {"look": Level.L1, "add": Level.L2, "drop": Level.L2, "launch": Level.L3}
+OPEN = Circuit("count", (), RECENT)
 HELD = Capability("developer", "count", Level.L2, expires_at=LATER, id="c1")
 FREEZE = Freeze(Scope.PROVIDER, "count", Level.L1, "an incident")
 DOING = Task("t1", version=3, state="DOING", assigned_group="developer")
@@ -80,6 +83,9 @@ REFUSED: dict[str, Facts] = {
     "IDEMPOTENCY_KEY_REUSED": facts(idempotency_key="k", keyed=recorded(idempotency_key="k", params_hmac="other")),
     "RATE_LIMITED": facts(usage=Usage(claims=10, rate_edge=RECENT)),
     "QUOTA_EXHAUSTED": facts(usage=Usage(claims=350, today=350)),
+    "BUDGET_EXCEEDED": facts(budget=Budget(1_000_001, (Line("developer", Period.STEP, 100),))),
+    "BUDGET_FROZEN": facts(budget=Budget(1, (), "a call cost more")),
+    "CIRCUIT_OPEN": facts(circuit=OPEN),
     "L3_NOT_AVAILABLE": facts("launch", capabilities=(replace(HELD, level=Level.L3),)),
 }
 """Each code of the design, by facts in which nothing else is wrong."""
@@ -151,6 +157,8 @@ def test_the_first_check_that_fails_decides() -> None:
         capabilities=(),
         task=Task("t1", found=False),
         keyed=recorded(params_hmac="other"),
+        budget=Budget(1_000_001, (Line("developer", Period.STEP, 100),), "a call cost more"),
+        circuit=OPEN,
     )
     bad = replace(
         HELD, level=Level.L1, expires_at=BEFORE, denied=("launch",), allowed=("look",), requires_task_gate="Security"
@@ -177,6 +185,9 @@ def test_the_first_check_that_fails_decides() -> None:
         ("IDEMPOTENCY_KEY_REUSED", lambda f: replace(f, keyed=None)),
         ("RATE_LIMITED", lambda f: replace(f, usage=replace(f.usage, rate_edge=""))),
         ("QUOTA_EXHAUSTED", lambda f: replace(f, usage=replace(f.usage, today=0))),
+        ("BUDGET_FROZEN", lambda f: replace(f, budget=replace(f.budget, frozen_reason=""))),
+        ("BUDGET_EXCEEDED", lambda f: replace(f, budget=Budget())),
+        ("CIRCUIT_OPEN", lambda f: replace(f, circuit=Circuit("count"))),
         ("L3_NOT_AVAILABLE", lambda f: replace(f, ask=replace(f.ask, action="drop"))),
     ]
     last = Check.FIELDS
@@ -333,19 +344,37 @@ tasks = st.builds(
     bound_attempt=st.sampled_from(["", "a1"]),
     live_gates=st.sampled_from([frozenset(), frozenset({"Security"})]),
 )
+lines = st.builds(
+    Line,
+    group=st.sampled_from(["developer", ""]),
+    period=st.sampled_from(Period),
+    limit_cents=st.integers(0, 200),
+    reserved_micros=st.integers(0, 1_000_000),
+    spent_micros=st.integers(0, 1_000_000),
+)
+budgets = st.builds(
+    Budget,
+    st.sampled_from([0, 1, 500_000, 1_000_001]),
+    st.lists(lines, max_size=4, unique_by=lambda line: (line.group, line.period)).map(tuple),
+    st.sampled_from(["", "", "a call cost more"]),
+)
 anything = st.builds(
-    lambda action, caps, named, pending, edge, today, secrets, problems, key, keyed, main, signature: facts(
-        action,
-        group="main" if main else "developer",
-        attempt="a1",
-        task_id="t1" if named is not None else "",
-        signature=signature,
-        idempotency_key=key,
-        capabilities=tuple({one.product_id: one for one in caps}.values()),
-        task=named,
-        usage=Usage(pending, 1, edge, today),
-        skill=Skill(("count",), LEVELS, secrets, problems),
-        keyed=keyed if key else None,
+    lambda action, caps, named, pending, edge, today, secrets, problems, key, keyed, main, signature, budget, circuit: (
+        facts(
+            action,
+            group="main" if main else "developer",
+            attempt="a1",
+            task_id="t1" if named is not None else "",
+            signature=signature,
+            idempotency_key=key,
+            capabilities=tuple({one.product_id: one for one in caps}.values()),
+            task=named,
+            usage=Usage(pending, 1, edge, today),
+            skill=Skill(("count",), LEVELS, secrets, problems),
+            keyed=keyed if key else None,
+            budget=budget,
+            circuit=circuit,
+        )
     ),
     st.sampled_from([*LEVELS, "fly"]),
     st.lists(capabilities, max_size=3),
@@ -359,6 +388,8 @@ anything = st.builds(
     st.sampled_from([None, recorded(), recorded(params_hmac="other")]),
     st.booleans(),
     st.sampled_from(list(Signature)),
+    budgets,
+    st.sampled_from([Circuit(), OPEN, Circuit("count", (), BEFORE), Circuit("count", (), BEFORE, "a probe")]),
 )
 
 
@@ -413,3 +444,30 @@ def _open(capability: Capability, name: str, level: Level) -> bool:
         and name not in capability.denied
         and (not capability.allowed or name in capability.allowed)
     )
+
+
+@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@given(budgets)
+def test_the_suggested_budget_is_the_smallest_that_lets_it_pass(budget: Budget) -> None:
+    """One cent less, and the call is refused again."""
+    one = facts(budget=replace(budget, frozen_reason=""))
+    decision = decide(one)
+    if decision.outcome is Outcome.ALLOW:
+        return
+    assert decision.code == "BUDGET_EXCEEDED"
+    mended = remedy(one)
+    assert mended.passable
+    raised = {line: line.cents_for(budget.worst_micros) for line in budget.lines}
+    for line, cents in raised.items():
+        if cents > line.limit_cents:
+            assert any(f"to {cents} cents" in step for step in mended.steps)
+
+    def under(less: int) -> Facts:
+        lines = tuple(
+            replace(line, limit_cents=cents - less if cents > line.limit_cents else line.limit_cents)
+            for line, cents in raised.items()
+        )
+        return replace(one, budget=replace(one.budget, lines=lines))
+
+    assert decide(under(0)).outcome is Outcome.ALLOW
+    assert decide(under(1)).code == "BUDGET_EXCEEDED"

@@ -15,7 +15,10 @@ from nanoclaw_broker.tables import SLICE, metadata
 from nanoclaw_store.migrations import migrate
 from nanoclaw_store.testing import assert_schema_matches
 
-PINNED = {"1.0.0": "0ddd10b86c954736484b88b0336dd5b30323f2c590477435f5dcd34d0d489ec7"}
+PINNED = {
+    "1.0.0": "0ddd10b86c954736484b88b0336dd5b30323f2c590477435f5dcd34d0d489ec7",
+    "1.1.0": "1966000e937b5f3b50006732fc33226cf5c64fd8084ca6b7cc3d84a2c20fdf01",
+}
 
 
 def test_the_policy_does_not_change_under_the_same_version() -> None:
@@ -142,12 +145,24 @@ RULES = (
     "policy",
     "remedy",
     "visibility",
+    "breaker",
+    "budget",
+    "settlement",
 )
 
 
 @pytest.mark.parametrize(
     "name",
-    [*RULES, "checks.freeze", "checks.grant", "checks.limits", "checks.provider", "checks.request", "checks.task"],
+    [
+        *RULES,
+        "checks.freeze",
+        "checks.grant",
+        "checks.limits",
+        "checks.provider",
+        "checks.request",
+        "checks.spending",
+        "checks.task",
+    ],
 )
 def test_rules_know_neither_database_nor_wire_nor_clock(name: str) -> None:
     """What decides imports the standard library, nanoclaw_core and other rules; no clock, no randomness, no I/O."""

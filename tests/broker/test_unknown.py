@@ -174,21 +174,28 @@ async def test_under_the_providers_key_it_is_sent_again_and_happens_once(start: 
 
 
 @pytest.mark.parametrize("ends_by", ["provider_key", "compensate"])
-async def test_nothing_is_sent_again_once_the_grant_has_ended(
-    start: Any, doing: dict[str, Doing], ends_by: str
+@pytest.mark.parametrize("stopped_by", ["revoke", "freeze"])
+async def test_nothing_is_sent_again_once_the_grant_has_ended_or_the_kill_switch_is_pulled(
+    start: Any, doing: dict[str, Doing], ends_by: str, stopped_by: str
 ) -> None:
-    """What changes the world needs a grant that stands, also when it is only repeated or undone."""
+    """What changes the world needs a grant that stands and no freeze, also when it is only repeated or undone."""
     acting = doing[ends_by]
     async with start(reconcile_seconds=0.3) as broker:
         await broker.grant("far")
         answer = await lost(broker, ends_by)
-        await broker.revoke("far")
+        if stopped_by == "revoke":
+            await broker.revoke("far")
+        else:
+            await broker.founder.Freeze(pb.FreezeRequest(request_id="f", max_level=pb.ACCESS_LEVEL_L1, reason="stop"))
         acting.replies, sent = True, list(acting.requests)
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(1.0):
                 await settled(broker, answer.call_id)
         assert acting.requests == sent
-        await broker.grant("far")
+        if stopped_by == "revoke":
+            await broker.grant("far")
+        else:
+            await broker.founder.Unfreeze(pb.UnfreezeRequest(request_id="u", reason="go"))
         assert (await settled(broker, answer.call_id)).state in (RECONCILED, pb.CALL_STATE_COMPENSATED)
 
 

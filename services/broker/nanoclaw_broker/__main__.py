@@ -9,8 +9,9 @@ from importlib.metadata import EntryPoint
 
 import structlog
 
-from nanoclaw_broker import registry
+from nanoclaw_broker import registry, runtime_servicer
 from nanoclaw_broker.broker import Broker
+from nanoclaw_broker.budgeting import Budgets
 from nanoclaw_broker.configuration import configuration
 from nanoclaw_broker.governance import GovernanceTasks
 from nanoclaw_broker.grants import Grants
@@ -21,6 +22,7 @@ from nanoclaw_broker.providers import Environment
 from nanoclaw_broker.providers.builtin import BUILTIN
 from nanoclaw_broker.reconciling import Reconciler
 from nanoclaw_broker.recovery import settle_crashed
+from nanoclaw_broker.runtime_servicer import RuntimeServicer
 from nanoclaw_broker.secrets import Secrets, open_key
 from nanoclaw_broker.servicer import BrokerServicer, spec
 from nanoclaw_broker.settings import Settings, read
@@ -85,9 +87,10 @@ async def run(
             grants = Grants(database, providers)
             kill_switch = KillSwitch(database, providers, grants.tell)
             servicer = BrokerServicer(broker, grants, kill_switch, telemetry, to_text(utc_now()))
+            runtime = RuntimeServicer(Budgets(database, settings.limits))
             server = Server(
                 listen=settings.addresses,
-                services=[spec(servicer)],
+                services=[spec(servicer), runtime_servicer.spec(runtime)],
                 credentials=credentials,
                 telemetry=telemetry,
                 drain_seconds=settings.drain_seconds,

@@ -1,4 +1,4 @@
-"""Who may call which RPC of the broker; what a group may see of others is decided in the servicer's `visible_group`."""
+"""Who may call which RPC; what a group may see of others is decided by `visibility.visible_group`."""
 
 from nanoclaw_rpc import Access
 
@@ -21,4 +21,10 @@ ACCESS: dict[str, frozenset[Access]] = {
     "ListProviders": _READERS,
     "WatchCapabilities": _OPERATORS | {Access.SERVICE},
     "GetStatus": _READERS,
+}
+
+RUNTIME_ACCESS: dict[str, frozenset[Access]] = {
+    "GetBudget": _READERS,
+    # Main may lower a budget; what else is asked is decided in `budgeting`.
+    "SetBudget": frozenset({Access.ADMIN, Access.MAIN}),
 }

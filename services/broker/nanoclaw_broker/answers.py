@@ -1,7 +1,7 @@
 """What a caller is told of how a call ended: CallResponses."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 from nanoclaw.broker.v1 import broker_pb2 as pb
@@ -28,10 +28,15 @@ _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",",
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How a call ended, and what is said about it."""
+    """How a call ended, and what is said about it.
+
+    cost_micros: None where it must be taken for what was reserved. in_trouble: counts for the circuit breaker.
+    """
 
     state: State
     response: pb.CallResponse
+    cost_micros: int | None = 0
+    in_trouble: bool = False
 
     @property
     def reason(self) -> str:
@@ -50,11 +55,11 @@ def executed(call_id: str, kind: Kind, result: Result, notes: dict[str, str], se
         text = _encode(secrets.scrub_value(result.data))
         text.encode()
     except (ValueError, TypeError, RecursionError):
-        return _not_passed_on(call_id, kind, notes, "ANSWER_NOT_JSON", "the answer is not JSON")
+        return _not_passed_on(call_id, kind, notes, result, "ANSWER_NOT_JSON", "the answer is not JSON")
     text = _scrub_json(text, secrets)
     if len(text) > MOST_BYTES or len(text.encode()) > MOST_BYTES:
         message = f"the answer is larger than {MOST_BYTES} bytes"
-        return _not_passed_on(call_id, kind, notes, "ANSWER_TOO_LARGE", message)
+        return _not_passed_on(call_id, kind, notes, result, "ANSWER_TOO_LARGE", message)
     response = pb.CallResponse(
         call_id=call_id,
         status=pb.CALL_STATUS_EXECUTED,
@@ -63,7 +68,7 @@ def executed(call_id: str, kind: Kind, result: Result, notes: dict[str, str], se
         summary=one_line(secrets.scrub(result.summary)),
         facts=notes,
     )
-    return Ended(State.EXECUTED, response)
+    return Ended(State.EXECUTED, response, result.cost_micros)
 
 
 def _scrub_json(text: str, secrets: Secrets) -> str:
@@ -77,7 +82,7 @@ def _scrub_json(text: str, secrets: Secrets) -> str:
     return scrubbed
 
 
-def _not_passed_on(call_id: str, kind: Kind, notes: dict[str, str], code: str, message: str) -> Ended:
+def _not_passed_on(call_id: str, kind: Kind, notes: dict[str, str], result: Result, code: str, message: str) -> Ended:
     if kind is Kind.MUTATING:
         response = pb.CallResponse(
             call_id=call_id,
@@ -86,8 +91,8 @@ def _not_passed_on(call_id: str, kind: Kind, notes: dict[str, str], code: str, m
             message=f"it was done; {message}, so it is left out",
             facts={**notes, "left_out": code},
         )
-        return Ended(State.EXECUTED, response)
-    return failed(call_id, code, message, ("ask for less",), notes)
+        return Ended(State.EXECUTED, response, result.cost_micros)
+    return replace(failed(call_id, code, message, ("ask for less",), notes), cost_micros=result.cost_micros)
 
 
 def failed(call_id: str, code: str, message: str, next_steps: tuple[str, ...], notes: dict[str, str]) -> Ended:
@@ -107,7 +112,8 @@ def refused_by_provider(call_id: str, error: ActionFailed, notes: dict[str, str]
     """What the action made of the other side's no."""
     known = {secrets.scrub(name): secrets.scrub(value)[:MOST_TEXT] for name, value in error.facts.items()}
     steps = tuple(secrets.scrub(step)[:MOST_TEXT] for step in error.next_steps)
-    return failed(call_id, error.code, secrets.scrub(error.message), steps, {**notes, **known})
+    ended = failed(call_id, error.code, secrets.scrub(error.message), steps, {**notes, **known})
+    return replace(ended, cost_micros=error.cost_micros, in_trouble=error.in_trouble)
 
 
 def never_sent(call_id: str) -> Ended:
@@ -134,7 +140,7 @@ def without_reply(call_id: str, state: State, why: str, notes: dict[str, str]) -
         facts=notes,
         next_steps=[step],
     )
-    return Ended(state, response)
+    return Ended(state, response, None, in_trouble=True)
 
 
 def under_way(call_id: str) -> pb.CallResponse:

@@ -12,7 +12,7 @@ from nanoclaw.broker.v1 import broker_pb2 as pb
 from nanoclaw_broker import answers, asking, calls, findings, refusals
 from nanoclaw_broker.asking import Asked
 from nanoclaw_broker.call import decide
-from nanoclaw_broker.calls import End, Entry
+from nanoclaw_broker.calls import End, Entry, Stake
 from nanoclaw_broker.decision import Decision, Outcome
 from nanoclaw_broker.execution import Claimed, Executor
 from nanoclaw_broker.facts import Facts
@@ -135,7 +135,10 @@ class Broker:
                 notes = dict(ruling.decision.facts)
                 ask, made_at = asked.ask, ruling.facts.now
                 effect = Effect(entry.call_id, ask.group, ask.task_id, made_at)
-                claimed = Claimed(effect, asked.action, asked.params, notes, entry.trace_id, kept=bool(entry.kept))
+                stake = Stake(ask.group, made_at, ruling.facts.budget.worst_micros, ruling.facts.circuit.name)
+                claimed = Claimed(
+                    effect, asked.action, asked.params, notes, entry.trace_id, stake, kept=bool(entry.kept)
+                )
                 response = await self._executor.carry_out(claimed)
                 if response.code == EFFECT_UNKNOWN:
                     self._on_unknown()

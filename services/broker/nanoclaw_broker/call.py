@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from nanoclaw_broker.capability import Capability, choose
-from nanoclaw_broker.checks import freeze, grant, limits, provider, request, task
+from nanoclaw_broker.checks import freeze, grant, limits, provider, request, spending, task
 from nanoclaw_broker.decision import Decision, Outcome
 from nanoclaw_broker.facts import Facts
 from nanoclaw_broker.policy import Check
@@ -32,6 +32,8 @@ AFTER_TASK: tuple[Rule, ...] = (
     request.idempotency,  # 16
     limits.rate,  # 17
     limits.quota,  # 17
+    spending.budget,  # 17
+    spending.circuit,  # 17
     limits.votes,  # 18
 )
 """In the order of `policy.Check`. 1 is over when there are facts, 19 to 21 are deeds."""

@@ -4,12 +4,14 @@ import hashlib
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from sqlalchemy import bindparam, insert, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
-from nanoclaw_broker import kept_params
+from nanoclaw_broker import breakers, budgets, kept_params
+from nanoclaw_broker.breaker import Circuit
 from nanoclaw_broker.facts import Ask, Facts
 from nanoclaw_broker.ledger import PENDING, Kind, State, UnknownEnd, first_state
 from nanoclaw_broker.policy import POLICY_VERSION
@@ -18,6 +20,7 @@ from nanoclaw_store import Change, Tx, prepare
 
 BROKER = "service:broker"
 
+_END = ("state", "code", "reason", "result_summary", "answer_sha256", "duration_ms", "cost_micros", "updated_at")
 _INSERT = prepare(insert(calls))
 _SENT = prepare(
     update(calls)
@@ -27,12 +30,7 @@ _SENT = prepare(
 _SETTLE = prepare(
     update(calls)
     .where(calls.c.call_id == bindparam("which"), calls.c.state == bindparam("was"))
-    .values(
-        {
-            name: bindparam(name)
-            for name in ("state", "code", "reason", "result_summary", "answer_sha256", "duration_ms", "updated_at")
-        }
-    )
+    .values({name: bindparam(name) for name in _END})
 )
 _ANSWER = prepare(insert(answers))
 _FIND_ANSWER = prepare(
@@ -72,8 +70,21 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
+class Stake:
+    """What a claim has set aside. claimed_at: TEXT. circuit: whose breaker it counts for; empty: none."""
+
+    group: str
+    claimed_at: str
+    reserved_micros: int = 0
+    circuit: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class End:
-    """How a call ended. answer: the CallResponse that its caller gets, serialised."""
+    """How a call ended.
+
+    answer: the CallResponse that its caller gets, serialised. in_trouble: it counts as a failure of the other side.
+    """
 
     state: State
     code: str
@@ -81,6 +92,8 @@ class End:
     result_summary: str
     answer: bytes
     duration_ms: int = 0
+    cost_micros: int = 0
+    in_trouble: bool = False
 
     @property
     def columns(self) -> dict[str, Any]:
@@ -92,6 +105,7 @@ class End:
             "result_summary": self.result_summary,
             "answer_sha256": hashlib.sha256(self.answer).hexdigest(),
             "duration_ms": self.duration_ms,
+            "cost_micros": self.cost_micros,
         }
 
 
@@ -108,8 +122,14 @@ def claim(tx: Tx, facts: Facts, capability_id: str, entry: Entry) -> None:
         "claim_number": 1 + facts.usage.claims,
         "claim_of_day": 1 + facts.usage.today,
         "duration_ms": 0,
+        "cost_micros": facts.budget.worst_micros,
+        "circuit": facts.circuit.name,
     }
     _write(tx, facts.ask, entry, "claim", columns)
+    if facts.budget.worst_micros:
+        budgets.reserve(tx, facts.ask.group, facts.budget.worst_micros)
+    if facts.circuit.opened_at:
+        breakers.change(tx, facts.circuit.name, lambda circuit: circuit.probing(entry.call_id))
     if entry.kept:
         kept_params.keep(tx, entry.call_id, entry.kept)
 
@@ -145,6 +165,7 @@ def _columns(tx: Tx, facts: Facts, entry: Entry) -> dict[str, Any]:
         "updated_at": tx.now,
         "unknown_ends_by": entry.unknown_ends_by.value if entry.unknown_ends_by is not None else "",
         "cost_micros": 0,
+        "circuit": "",
     }
 
 
@@ -185,16 +206,36 @@ def mark_sent(tx: Tx, call_id: str, trace_id: str) -> None:
 
 
 def settle(
-    tx: Tx, call_id: str, was: State, end: End, trace_id: str, action: str = "settle", *, kept: bool = True
+    tx: Tx,
+    call_id: str,
+    was: State,
+    end: End,
+    stake: Stake,
+    trace_id: str,
+    action: str = "settle",
+    *,
+    kept: bool = True,
 ) -> None:
-    """Writes how it ended, with the answer that is given from now on. kept: whether parameters of it may be kept."""
+    """Writes how it ended, with the answer that is given from now on, and gives back what it had set aside.
+
+    kept: whether parameters of it may be kept.
+    """
     columns = end.columns | {"updated_at": tx.now}
     if tx.run(_SETTLE, which=call_id, was=was.value, **columns) != 1:
         raise AssertionError(f"call {call_id} is not {was}")
     tx.run(_ANSWER, call_id=call_id, given="end", answer=end.answer)
     if kept and end.state is not State.UNKNOWN:
         kept_params.forget(tx, call_id)
+    budgets.settle(tx, call_id, stake.group, stake.claimed_at, stake.reserved_micros, end.cost_micros)
+    breakers.change(tx, stake.circuit, partial(_told, call_id=call_id, was=was, end=end, now=tx.now))
     _log_step(tx, action, call_id, was, columns, trace_id)
+
+
+def _told(circuit: Circuit, *, call_id: str, was: State, end: End, now: str) -> Circuit:
+    """What a circuit makes of an end."""
+    if was is State.PREPARED:
+        return circuit.never_sent(call_id)
+    return circuit.failed(now, call_id) if end.in_trouble else circuit.answered(call_id)
 
 
 def _log_step(tx: Tx, action: str, call_id: str, was: State, columns: dict[str, Any], trace_id: str) -> None:

@@ -13,7 +13,7 @@ from tenacity import AsyncRetrying, retry_if_exception, wait_exponential
 
 from nanoclaw.broker.v1 import broker_pb2 as pb
 from nanoclaw_broker import answers, calls
-from nanoclaw_broker.calls import End
+from nanoclaw_broker.calls import End, Stake
 from nanoclaw_broker.ledger import Kind, State, first_state, state_without_reply
 from nanoclaw_broker.providers import Action, ActionFailed, Effect, NoReply, Params
 from nanoclaw_broker.secrets import Secrets
@@ -37,6 +37,7 @@ class Claimed:
     params: Params
     notes: dict[str, str]
     trace_id: str
+    stake: Stake
     kept: bool = False
 
     @property
@@ -95,9 +96,9 @@ class Executor:
 
     async def _settle(self, claimed: Claimed, was: State, ended: answers.Ended, began: float) -> pb.CallResponse:
         took = int((self._monotonic() - began) * 1000)
-        end = as_end(ended, took)
+        end, stake = as_end(ended, claimed.stake, took), claimed.stake
         await self._until_stored(
-            lambda tx: calls.settle(tx, claimed.call_id, was, end, claimed.trace_id, kept=claimed.kept)
+            lambda tx: calls.settle(tx, claimed.call_id, was, end, stake, claimed.trace_id, kept=claimed.kept)
         )
         return ended.response
 
@@ -115,8 +116,8 @@ class Executor:
         return await self._database.write(unit)
 
 
-def as_end(ended: answers.Ended, duration_ms: int = 0) -> End:
-    """An end as the ledger keeps it."""
+def as_end(ended: answers.Ended, stake: Stake, duration_ms: int = 0) -> End:
+    """An end as the ledger keeps it; where nobody knows what it cost, it cost what was reserved."""
     return End(
         state=ended.state,
         code=ended.response.code,
@@ -124,6 +125,8 @@ def as_end(ended: answers.Ended, duration_ms: int = 0) -> End:
         result_summary=ended.response.summary,
         answer=ended.response.SerializeToString(),
         duration_ms=duration_ms,
+        cost_micros=stake.reserved_micros if ended.cost_micros is None else ended.cost_micros,
+        in_trouble=ended.in_trouble,
     )
 
 

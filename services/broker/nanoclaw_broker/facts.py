@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 
+from nanoclaw_broker.breaker import Circuit
+from nanoclaw_broker.budget import Budget
 from nanoclaw_broker.capability import Capability, choose, level_under
 from nanoclaw_broker.freeze import Freeze
 from nanoclaw_broker.ledger import State
@@ -55,7 +57,8 @@ class Skill:
 
     levels: of each action of the provider, empty where there is no such provider. missing_secrets: names of those that
     the provider needs and the broker has not. problems: of the parameters. providers: the names there are. unverified:
-    what actions need under a grant that says allow_unverified, of those for which that makes a difference.
+    what actions need under a grant that says allow_unverified, of those for which that makes a difference. cost_micros:
+    what it costs at the most. circuit: whose breaker it meets; empty: none.
     """
 
     providers: tuple[str, ...] = ()
@@ -63,6 +66,8 @@ class Skill:
     missing_secrets: tuple[str, ...] = ()
     problems: tuple[Problem, ...] = ()
     unverified: Mapping[str, Level] = field(default_factory=dict)
+    cost_micros: int = 0
+    circuit: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +148,8 @@ class Facts:
     task_read: bool = True
     limits: Limits = field(default_factory=Limits)
     freezes: tuple[Freeze, ...] = ()
+    budget: Budget = field(default_factory=Budget)
+    circuit: Circuit = field(default_factory=Circuit)
 
     @property
     def rate_horizon(self) -> str:
@@ -152,8 +159,7 @@ class Facts:
     @property
     def midnight(self) -> str:
         """The next one (UTC), TEXT."""
-        tomorrow = from_text(self.now) + timedelta(days=1)
-        return to_text(tomorrow.replace(hour=0, minute=0, second=0, microsecond=0))
+        return midnight_after(self.now)
 
     @property
     def declared(self) -> Level:
@@ -176,3 +182,9 @@ class Facts:
         if task is None or not task.found or not task.concerns(self.ask.group) or task.scope != "PRODUCT":
             return ""
         return task.product_id
+
+
+def midnight_after(moment: str) -> str:
+    """The next midnight (UTC) after a moment, both TEXT."""
+    tomorrow = from_text(moment) + timedelta(days=1)
+    return to_text(tomorrow.replace(hour=0, minute=0, second=0, microsecond=0))

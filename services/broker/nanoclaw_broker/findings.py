@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from sqlalchemy import bindparam, func, select
 
-from nanoclaw_broker import capabilities, freezes
+from nanoclaw_broker import breakers, budgets, capabilities, freezes
 from nanoclaw_broker.facts import Ask, Facts, Recorded, Skill, Task, Usage
 from nanoclaw_broker.ledger import NEVER_SENT, PENDING, State
 from nanoclaw_broker.policy import Level, Limits
@@ -58,6 +58,8 @@ def gather(tx: Tx, ask: Ask, skill: Skill, limits: Limits, task: Task | None, *,
         task_read=task_read,
         limits=limits,
         freezes=freezes.in_force(tx, ask.group, ask.provider),
+        budget=budgets.of_call(tx, ask.group, skill.cost_micros, limits),
+        circuit=breakers.find(tx, skill.circuit),
     )
     return replace(facts, usage=_usage(tx, ask.group, facts.level, limits, tx.now))
 

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
+from nanoclaw_broker.breaker import Circuit
+from nanoclaw_broker.budget import MICROS_PER_CENT
 from nanoclaw_broker.capability import Capability, smallest_grant
 from nanoclaw_broker.decision import Decision
 from nanoclaw_broker.facts import Facts, Signature, Task, Usage
@@ -174,6 +176,35 @@ def _wait_for_midnight(mending: Mending, decision: Decision) -> bool:
     return _wait(mending, decision.facts["retry_at"], replace(mending.facts.usage, today=0))
 
 
+def _raise_budget(mending: Mending, decision: Decision) -> bool:
+    """The smallest limit under which it passes; a day's also renews itself, if the limit is large enough at all."""
+    budget, who, period = mending.facts.budget, decision.facts["budget_group"], decision.facts["period"]
+    line = next(one for one in budget.lines if (one.group, one.period.value) == (who, period))
+    cents = line.cents_for(budget.worst_micros)
+    whose = f"the budget of {who}" if who else "the budget of all groups together"
+    mending.steps.append(f"ask for less, or have an operator raise {whose} for a {period} to {cents} cents")
+    if "retry_at" in decision.facts and budget.worst_micros <= line.limit_cents * MICROS_PER_CENT:
+        mending.wait_until = max(mending.wait_until, decision.facts["retry_at"])
+        mending.steps[-1] += f", or send it again at {decision.facts['retry_at']}"
+    lines = tuple(replace(one, limit_cents=cents) if one is line else one for one in budget.lines)
+    mending.facts = replace(mending.facts, budget=replace(budget, lines=lines))
+    return True
+
+
+def _resume_spending(mending: Mending, _: Decision) -> bool:
+    mending.facts = replace(mending.facts, budget=replace(mending.facts.budget, frozen_reason=""))
+    mending.steps.append("have an operator look at the overrun and let the group spend again")
+    return True
+
+
+def _wait_for_circuit(mending: Mending, decision: Decision) -> bool:
+    until = decision.facts["retry_at"]
+    mending.wait_until = max(mending.wait_until, until)
+    mending.facts = replace(mending.facts, circuit=Circuit(mending.facts.circuit.name))
+    mending.steps.append(f"send it again at {until}; until then {mending.facts.circuit.name} is left alone")
+    return True
+
+
 def _votes(mending: Mending, _: Decision) -> bool:
     return mending.grant_smallest()
 
@@ -202,5 +233,8 @@ _MEND: dict[str, Callable[[Mending, Decision], bool]] = {
     "IDEMPOTENCY_KEY_REUSED": _new_key,
     "RATE_LIMITED": _wait_for_rate,
     "QUOTA_EXHAUSTED": _wait_for_midnight,
+    "BUDGET_EXCEEDED": _raise_budget,
+    "BUDGET_FROZEN": _resume_spending,
+    "CIRCUIT_OPEN": _wait_for_circuit,
     "L3_NOT_AVAILABLE": _votes,
 }

@@ -6,6 +6,7 @@ from typing import Any
 
 from nanoclaw.broker.v1 import broker_pb2 as pb
 from nanoclaw_broker.answers import level_to_proto
+from nanoclaw_broker.breaker import Circuit
 from nanoclaw_broker.capabilities import as_capability
 from nanoclaw_broker.capability import ActionStatus, Capability, level_under, status_of
 from nanoclaw_broker.freeze import Freeze, binding
@@ -48,6 +49,16 @@ def _settlement(row: sqlite3.Row) -> pb.Settlement:
 def unknown_end_to_proto(ends_by: str) -> pb.UnknownEndsBy.ValueType:
     """How an unknown end is cleared up, on the wire; empty is unspecified."""
     return pb.UnknownEndsBy.Value(f"UNKNOWN_ENDS_BY_{ends_by.upper() or 'UNSPECIFIED'}")
+
+
+def breaker(circuit: Circuit, now: str) -> pb.Breaker:
+    """A circuit breaker at a moment."""
+    return pb.Breaker(
+        provider=circuit.name,
+        state=pb.Breaker.State.Value(f"STATE_{circuit.state(now).value}"),
+        failures=len(circuit.failures),
+        retry_at=times.to_timestamp(circuit.retry_at) if circuit.retry_at else None,
+    )
 
 
 def states(wanted: "list[pb.CallState.ValueType]") -> list[State]:

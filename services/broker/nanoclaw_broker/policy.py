@@ -4,9 +4,10 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from nanoclaw_broker.breaker import FAILURES, OPEN_SECONDS, WINDOW_SECONDS
 from nanoclaw_core.canonical import canonical
 
-POLICY_VERSION = "1.0.0"
+POLICY_VERSION = "1.1.0"
 """Raised with every change of what `tables` answers; stored on every call and every row of the log."""
 
 
@@ -75,12 +76,15 @@ class Limits:
     """How much a group may do; all counted inside the transaction that claims, so they hold exactly.
 
     pending: calls under way at once. rate: claims in any 60 seconds. soft, hard: claims a day (UTC); soft warns.
+    step_cents, day_cents: what one call may cost at the most, and the calls of a day, where no budget is set.
     """
 
     pending: int = 5
     rate: Mapping[Level, int] = field(default_factory=lambda: _per_level(20, 10, 2))
     soft: Mapping[Level, int] = field(default_factory=lambda: _per_level(800, 250, 10))
     hard: Mapping[Level, int] = field(default_factory=lambda: _per_level(1200, 350, 15))
+    step_cents: int = 100
+    day_cents: int = 10_000
 
     def rate_for(self, group: str, level: Level) -> int:
         """Claims in any 60 seconds."""
@@ -103,6 +107,9 @@ def tables() -> str:
             "window": RATE_SECONDS,
             "main": MAIN_RATE_PERCENT,
             "pending": limits.pending,
+            "step_cents": limits.step_cents,
+            "day_cents": limits.day_cents,
+            "breaker": [FAILURES, WINDOW_SECONDS, OPEN_SECONDS],
             **{
                 name: {level.name: n for level, n in getattr(limits, name).items()} for name in ("rate", "soft", "hard")
             },

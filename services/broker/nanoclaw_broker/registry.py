@@ -112,7 +112,17 @@ class Registry:
         levels = provider.levels
         if (level := action.level_of(params)) is not action.level:
             levels = {**levels, action_name: level}
-        return Skill(self.names, levels, missing, (), provider.unverified), action, params
+        cost = action.cost_micros(params)
+        skill = Skill(self.names, levels, missing, (), provider.unverified, cost, _circuit(provider, action, params))
+        return skill, action, params
+
+
+def _circuit(provider: Provider, action: Action[Any], params: Params) -> str:
+    """Whose breaker counts: none for what reaches nothing; the provider's, or that of what it reaches."""
+    if action.kind is Kind.PURE:
+        return ""
+    reached = action.circuit(params)
+    return f"{provider.name}:{reached}" if reached else provider.name
 
 
 def _problems(error: ValidationError) -> tuple[Problem, ...]:

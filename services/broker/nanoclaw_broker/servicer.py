@@ -9,7 +9,7 @@ import structlog
 
 from nanoclaw.broker.v1 import broker_pb2 as pb
 from nanoclaw.broker.v1 import broker_pb2_grpc
-from nanoclaw_broker import messages, records, settlements
+from nanoclaw_broker import breakers, messages, records, settlements
 from nanoclaw_broker.access import ACCESS
 from nanoclaw_broker.broker import Broker, Told
 from nanoclaw_broker.calls import answer_of
@@ -187,8 +187,8 @@ class BrokerServicer(broker_pb2_grpc.BrokerServiceServicer):
             yield pb.WatchCapabilitiesResponse(revision=revision)
 
     async def GetStatus(self, request: pb.GetStatusRequest, context: Any) -> pb.GetStatusResponse:
-        counts, oldest = await self._broker.database.read_in_thread(
-            lambda tx: (records.counts(tx), settlements.oldest_unknown(tx))
+        counts, oldest, circuits, now = await self._broker.database.read_in_thread(
+            lambda tx: (records.counts(tx), settlements.oldest_unknown(tx), breakers.not_closed(tx), tx.now)
         )
         return pb.GetStatusResponse(
             version=VERSION,
@@ -199,6 +199,7 @@ class BrokerServicer(broker_pb2_grpc.BrokerServiceServicer):
                 for state, count in sorted(counts.items())
             ],
             providers=self._broker.registry.names,
+            breakers=[messages.breaker(circuit, now) for circuit in circuits],
             oldest_unknown_at=times.to_timestamp(oldest) if oldest else None,
             freezes=[messages.call_freeze(row) for row in self._kill_switch.page(("", ""), page.MOST)],
         )

@@ -52,6 +52,8 @@ class Settings:
     hard_l3: int = 15
     tls_enabled: bool = False
     tls_dir: Path | None = None
+    budget_step_cents: int = 100
+    budget_day_cents: int = 10_000
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -96,6 +98,8 @@ class Settings:
             rate={Level.L1: self.rate_l1, Level.L2: self.rate_l2, Level.L3: self.rate_l3},
             soft={Level.L1: self.soft_l1, Level.L2: self.soft_l2, Level.L3: self.soft_l3},
             hard={Level.L1: self.hard_l1, Level.L2: self.hard_l2, Level.L3: self.hard_l3},
+            step_cents=self.budget_step_cents,
+            day_cents=self.budget_day_cents,
         )
 
 

@@ -6,7 +6,7 @@ import sqlite3
 from sqlalchemy import bindparam, func, insert, select, update
 
 from nanoclaw.broker.v1 import broker_pb2 as pb
-from nanoclaw_broker import kept_params
+from nanoclaw_broker import budgets, kept_params, records
 from nanoclaw_broker.ledger import State
 from nanoclaw_broker.policy import POLICY_VERSION
 from nanoclaw_broker.settlement import CODE, STATE, Outcome
@@ -24,7 +24,7 @@ _OLDEST = prepare(select(func.min(calls.c.created_at)).where(calls.c.state == St
 _CLEAR = prepare(
     update(calls)
     .where(calls.c.call_id == bindparam("which"), calls.c.state == State.UNKNOWN.value)
-    .values({name: bindparam(name) for name in ("state", "code", "result_summary", "updated_at")})
+    .values({name: bindparam(name) for name in ("state", "code", "result_summary", "cost_micros", "updated_at")})
 )
 _CLEARED_UP = frozenset(state.value for state in STATE.values())
 _INSERT = prepare(insert(settlements))
@@ -66,15 +66,20 @@ def clear_up(
     trace_id: str = "",
 ) -> bool:
     """Writes what became of an UNKNOWN call, with the answer given from now on; False where it is UNKNOWN no more."""
-    recorded = answer.SerializeToString()
+    recorded, row = answer.SerializeToString(), records.by_id(tx, call_id)
+    if row is None or row["state"] != State.UNKNOWN.value:
+        return False
+    nothing_spent = outcome in (Outcome.DID_NOT_HAPPEN, Outcome.UNDONE)
     columns = {
         "state": STATE[outcome].value,
         "code": CODE[outcome],
         "result_summary": answer.summary,
+        "cost_micros": 0 if nothing_spent else row["cost_micros"],
         "updated_at": tx.now,
     }
-    if tx.run(_CLEAR, which=call_id, **columns) != 1:
-        return False
+    tx.run(_CLEAR, which=call_id, **columns)
+    if nothing_spent:
+        budgets.refund(tx, row["group_name"], row["created_at"], row["cost_micros"])
     settled = {
         "outcome": outcome.value,
         "principal": by.principal,
@@ -92,7 +97,7 @@ def clear_up(
         via=by.via,
         subject=call_id,
         from_state=State.UNKNOWN.value,
-        to_state=columns["state"],
+        to_state=STATE[outcome].value,
         reason=note,
         policy_version=POLICY_VERSION,
         request_ref=request_id,

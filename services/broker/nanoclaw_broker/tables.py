@@ -72,6 +72,7 @@ calls = Table(
     _moment("updated_at"),
     _text("unknown_ends_by"),  # empty where nothing is changed
     _number("cost_micros"),  # reserved while it is under way, spent afterwards
+    _text("circuit"),  # whose breaker it counts for; empty: none
 )
 
 answers = Table(
@@ -147,6 +148,46 @@ refusals = Table(
     _moment("last_at"),
 )
 
+budgets = Table(
+    "ext_budgets",
+    metadata,
+    Column("group_name", Text, primary_key=True),  # empty: all groups together
+    Column("period", Text, primary_key=True),  # step, day, total
+    _number("limit_cents"),
+    _number("is_set"),  # 0: back to the default
+    _text("principal"),
+    _text("reason"),
+    _moment("set_at"),
+)
+
+spending = Table(
+    "ext_spending",
+    metadata,
+    Column("group_name", Text, primary_key=True),  # empty: all groups together
+    Column("day", Text, primary_key=True),  # YYYY-MM-DD; empty: for ever
+    _number("reserved_micros"),
+    _number("spent_micros"),
+)
+
+overruns = Table(
+    "ext_overruns",
+    metadata,
+    Column("group_name", Text, primary_key=True),
+    _text("call_id"),
+    _text("reason"),
+    _moment("frozen_at"),
+    _number("active"),
+)
+
+breakers = Table(
+    "ext_breakers",
+    metadata,
+    Column("circuit", Text, primary_key=True),
+    _text("failures"),  # JSON list of times
+    _moment("opened_at"),  # empty: closed
+    _text("probe_call_id"),
+)
+
 LOG = LogTable("ext_activities", metadata)
 REQUESTS = request_table("ext_requests", metadata)
 
@@ -162,7 +203,9 @@ SLICE = Slice(
         "ext_votes": ("call_id", "principal"),
         "ext_freezes": ("scope", "name"),
         "ext_settlements": ("call_id",),
+        "ext_budgets": ("group_name", "period"),
+        "ext_overruns": ("group_name",),
     },
 )
-"""Answers are not folded, they are too large for the log: `answer_sha256` ties them to it. Nor are refusals, which are
-counts, nor parameters, which are deleted."""
+"""Answers are not folded, they are too large for the log: `answer_sha256` ties them to it. Nor are refusals and
+breakers, which are counts, nor spending, which is a sum over the calls, nor parameters, which are deleted."""

@@ -60,14 +60,24 @@ class FailureMode:
 class ActionFailed(Exception):
     """The other side answered, and the answer is no: nothing was done, or it says what was.
 
-    code: stable UPPER_SNAKE. The message goes to the agent; it holds no secret. cost_micros: what it cost nevertheless.
-    Anything else that `execute` raises counts as no reply: UNKNOWN for a mutating action.
+    code: stable UPPER_SNAKE. The message goes to the agent; it holds no secret. in_trouble: the other side can't serve
+    anybody, which counts for the circuit breaker. cost_micros: what it cost all the same. Anything else that `execute`
+    raises counts as no reply: UNKNOWN for a mutating action.
     """
 
-    cost_micros = 0
-
-    def __init__(self, code: str, message: str, *, next_steps: tuple[str, ...] = (), **facts: object) -> None:
+    def __init__(
+        self,
+        code: str,
+        message: str,
+        *,
+        next_steps: tuple[str, ...] = (),
+        in_trouble: bool = False,
+        cost_micros: int = 0,
+        **facts: object,
+    ) -> None:
         super().__init__(message)
+        self.in_trouble = in_trouble
+        self.cost_micros = cost_micros
         self.code = code
         self.message = message
         self.next_steps = next_steps
@@ -169,6 +179,10 @@ class Action(ABC, Generic[P]):
     def unknown_end_of(self, params: P) -> UnknownEnd:
         """How an unknown end with these very parameters is cleared up."""
         return self.unknown_ends_by
+
+    def circuit(self, params: P) -> str:
+        """What these parameters reach, where its troubles are not those of the whole provider, such as a host."""
+        return ""
 
     def cost_micros(self, params: P) -> int:
         """What it costs at the most, in micros of a dollar; it is reserved before and settled after."""

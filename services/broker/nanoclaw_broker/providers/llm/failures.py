@@ -18,6 +18,8 @@ class _No:
     next_step: str
     again: bool = False
     """Nothing was done, and the same request may pass a moment later."""
+    in_trouble: bool = False
+    """The provider serves nobody now."""
 
 
 _LATER = "send it again later"
@@ -29,9 +31,9 @@ _BY_TYPE = {
     "not_found_error": _No("LLM_NOT_FOUND", "name a model that the provider has"),
     "request_too_large": _No("LLM_REQUEST_TOO_LARGE", "send less"),
     "rate_limit_error": _No("LLM_RATE_LIMITED", _LATER, again=True),
-    "timeout_error": _No("LLM_TIMED_OUT", "ask for less, or stream"),
-    "overloaded_error": _No("LLM_OVERLOADED", _LATER, again=True),
-    "api_error": _No("LLM_FAILED", _LATER),
+    "timeout_error": _No("LLM_TIMED_OUT", "ask for less, or stream", in_trouble=True),
+    "overloaded_error": _No("LLM_OVERLOADED", _LATER, again=True, in_trouble=True),
+    "api_error": _No("LLM_FAILED", _LATER, in_trouble=True),
 }
 _BY_STATUS = {
     400: "invalid_request_error", 401: "authentication_error", 402: "billing_error", 403: "permission_error",
@@ -52,8 +54,8 @@ MODES = (
 class Refusal(ActionFailed):
     """The API said no. again: nothing was done, so it may be sent again, after `after` seconds if that is known."""
 
-    def __init__(self, no: _No, message: str, after: float | None = None, **facts: object) -> None:
-        super().__init__(no.code, message, next_steps=(no.next_step,), **facts)
+    def __init__(self, no: _No, message: str, after: float | None = None, **facts: str) -> None:
+        super().__init__(no.code, message, next_steps=(no.next_step,), in_trouble=no.in_trouble, cost_micros=0, **facts)
         self.again = no.again
         self.after = after
 
@@ -66,7 +68,7 @@ def of_response(status: int, body: bytes, headers: Mapping[str, str]) -> Refusal
     except (ValueError, LookupError, TypeError, RecursionError):
         kind, message = "", f"the model's API answered {status} without saying why"
     no = _BY_TYPE.get(_BY_STATUS.get(status, kind)) or _BY_TYPE["api_error"]
-    facts: dict[str, object] = {"http_status": status}
+    facts = {"http_status": str(status)}
     after = _seconds(headers.get("retry-after", ""))
     if after is not None:
         facts["retry_after_seconds"] = f"{after:g}"
@@ -83,7 +85,7 @@ def of_event(event: Mapping[str, Any]) -> Refusal:
 
 def unreachable(host: str, why: str) -> Refusal:
     """No connection could be made, so nothing was sent."""
-    return Refusal(_No("LLM_UNREACHABLE", _LATER, again=True), f"{host} could not be reached: {why}")
+    return Refusal(_No("LLM_UNREACHABLE", _LATER, again=True, in_trouble=True), f"{host} could not be reached: {why}")
 
 
 def _seconds(text: str) -> float | None:
