@@ -83,7 +83,7 @@ class Writer(threading.Thread):
 
     def run(self) -> None:
         try:
-            while jobs := self._take():
+            while jobs := self._take([]):
                 self._serve(jobs)
         except _Died:
             pass
@@ -92,20 +92,18 @@ class Writer(threading.Thread):
         finally:
             self._discard()
 
-    def _take(self) -> list[Job]:
-        """Waits for a unit and takes what else is queued; empty: finish."""
-        job = self._queue.get()
-        jobs: list[Job] = []
-        while job is not None:
-            jobs.append(job)
-            if len(jobs) == self._batch:
-                return jobs
-            try:
-                job = self._queue.get_nowait()
-            except queue.Empty:
-                return jobs
-        if jobs:
-            self._queue.put(None)
+    def _take(self, jobs: list[Job]) -> list[Job]:
+        """Adds what is queued; waits for a unit if there is none yet. Empty: finish."""
+        try:
+            while len(jobs) < self._batch:
+                job = self._queue.get(block=not jobs)
+                if job is None:
+                    if jobs:
+                        self._queue.put(None)
+                    break
+                jobs.append(job)
+        except queue.Empty:
+            pass
         return jobs
 
     def _serve(self, jobs: list[Job]) -> None:
@@ -124,7 +122,8 @@ class Writer(threading.Thread):
             connection = self._begin()
         except Exception as error:
             self._gave_up(error)
-            return [Outcome(error=failures.not_begun(error)) for _ in jobs], False
+            return [Outcome(error=failures.not_begun(error)) for _ in self._take(jobs)], False
+        self._take(jobs)  # who came while another service was writing needs no commit of its own
         execute, outcomes, changed, changes = connection.execute, [], False, connection.total_changes
         try:
             for job in jobs:

@@ -124,6 +124,24 @@ class _Spy:
         return getattr(self._loop, name)
 
 
+async def test_who_comes_while_another_service_writes_shares_the_next_commit(open_database, pantry, faults):
+    """Waiting for the lock takes its time anyway; what is queued meanwhile needs no COMMIT of its own."""
+    database = await open_database(connect=faults.connect)
+    await database.write(lambda tx: pantry.new_jar(tx, "a"))
+    commits, begun = database.commits, faults.statements.count("BEGIN IMMEDIATE")
+    other = pantry.peek()
+    other.execute("BEGIN IMMEDIATE")
+    waiting = [asyncio.create_task(database.write(pantry.bean))]
+    while faults.statements.count("BEGIN IMMEDIATE") == begun:
+        await asyncio.sleep(0)
+    waiting += [asyncio.create_task(database.write(pantry.bean)) for _ in range(20)]
+    await asyncio.sleep(0)
+    other.execute("ROLLBACK")
+    other.close()
+    assert await asyncio.gather(*waiting) == list(range(1, 22))
+    assert database.commits == commits + 1
+
+
 async def test_a_batch_has_a_bound(open_database, pantry, in_one_batch):
     """A transaction stays short however long the queue is."""
     database = await open_database(batch=8)
