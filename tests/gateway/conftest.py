@@ -82,6 +82,7 @@ class FakeGovernance(GovernanceServiceServicer):
         self.answers: dict[tuple[str, str], Any] = {}
         self.log: list[governance.Activity] = []
         self.news = asyncio.Condition()
+        self.gets: list[str] = []
 
     async def CreateTask(self, request: Any, context: Any) -> Any:
         def effect() -> Any:
@@ -141,6 +142,7 @@ class FakeGovernance(GovernanceServiceServicer):
         return response
 
     async def GetTask(self, request: Any, context: Any) -> Any:
+        self.gets.append(request.task_id)
         return governance.GetTaskResponse(task=self.found(request.task_id))
 
     async def ListTasks(self, request: Any, context: Any) -> Any:
@@ -157,8 +159,11 @@ class FakeGovernance(GovernanceServiceServicer):
                     await self.news.wait()
             while seq < len(self.log):
                 seq += 1
+                fact = self.log[seq - 1]
                 yield governance.WatchTasksResponse(
-                    cursor=governance.Cursor(epoch=1, seq=seq), activity=self.log[seq - 1]
+                    cursor=governance.Cursor(epoch=1, seq=seq),
+                    activity=fact,
+                    task=self.tasks.get(fact.task_id) if request.with_tasks else None,
                 )
 
     async def tell(self, task_id: str) -> None:

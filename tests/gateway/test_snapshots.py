@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from nanoclaw.gateway.v1 import gateway_pb2 as gateway
 from nanoclaw.governance.v1 import governance_pb2 as governance
 from nanoclaw_ipc_gateway.board import Board
 
@@ -67,14 +68,43 @@ async def test_a_grant_is_shown_to_its_group(served: Any) -> None:
     await served.until(lambda: not grants(developer))
 
 
-async def test_a_storm_of_changes_is_read_as_a_list(served: Any) -> None:
-    """And ends with everything shown."""
+async def test_a_storm_of_changes_ends_with_everything_shown(served: Any) -> None:
+    """And nothing is asked of governance that its stream has told."""
     main = served.mailbox("main")
     for number in range(150):
-        await served.governance.tell("t-0")
         served.governance.tasks[f"t-{number}"] = governance.Task(id=f"t-{number}", state=governance.TASK_STATE_READY)
         await served.governance.tell(f"t-{number}")
     await served.until(lambda: len(tasks(main)) == 150)
+    assert served.governance.gets == []
+
+
+async def test_an_attempts_task_is_asked_for_only_where_the_stream_has_not_told_of_it(served: Any) -> None:
+    """A mailbox that is opened shows its task either way, and the neighbours follow by themselves."""
+    dispatcher, main = served.stub("services/dispatcher"), served.mailbox("main")
+    await main.ask({**CREATE, "id": "t-1", "assigned_group": "developer"})
+    await served.until(lambda: tasks(main))
+    served.governance.tasks["t-2"] = task("t-2", "developer")
+    for task_id in ("t-1", "t-2"):
+        await dispatcher.OpenMailbox(
+            gateway.OpenMailboxRequest(
+                request_id=task_id, attempt_id=f"nc-{task_id}", group="developer", task_id=task_id, fence=1
+            )
+        )
+        assert task_id in tasks(served.attempt(f"nc-{task_id}"))
+    assert served.governance.gets == ["t-2"]
+    await served.until(lambda: tasks(main).keys() == tasks(served.attempt("nc-t-1")).keys() == {"t-1", "t-2"})
+
+
+async def test_while_governance_can_not_tell_an_attempts_task_is_asked_for(served: Any) -> None:
+    """What is known from before an outage may be old."""
+    main = served.mailbox("main")
+    await main.ask({**CREATE, "id": "t-1", "assigned_group": "developer"})
+    await served.until(lambda: tasks(main))
+    await served.restart_far_side(lambda: served.governance.tasks["t-1"].MergeFrom(governance.Task(version=9)))
+    await served.stub("services/dispatcher").OpenMailbox(
+        gateway.OpenMailboxRequest(request_id="o", attempt_id="nc-1", group="developer", task_id="t-1", fence=1)
+    )
+    assert tasks(served.attempt("nc-1"))["t-1"]["version"] == 9
 
 
 async def test_snapshots_follow_again_after_an_outage(served: Any) -> None:
@@ -100,6 +130,14 @@ def test_a_board_that_is_full_lets_done_tasks_go_first() -> None:
     board.put(task("d"))
     assert board.truncated
     assert [text.partition('"id":"')[2][0] for text in board.seen_by("main")] == ["a", "c", "d"]
+    assert board.put(task("e", "x")) == {"main", "x"}
+
+
+def test_a_group_whose_task_makes_room_sees_that() -> None:
+    """It is the other's task that is new."""
+    board = Board(1)
+    board.put(task("a", "x"))
+    assert board.put(task("b", "y")) == {"main", "x", "y"}
 
 
 def test_a_board_knows_who_sees_a_difference() -> None:

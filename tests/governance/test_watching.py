@@ -82,6 +82,25 @@ async def test_a_filter_for_one_task_passes_all_of_its_rows(service) -> None:
     assert [(row.cursor.seq, row.action) for row in rows] == [(1, "create"), (212, "update")]
 
 
+async def test_rows_bring_their_tasks_to_who_asks_for_them(service) -> None:
+    """As they are when the row is read: never older than the row; nothing where a row is about no task."""
+    admin = service.as_("operator:founder")
+    (task_id,) = await fill(service, 1)
+    await admin("UpdateTask", task_id=task_id, title="new")
+    await admin("CreateProduct", id="p", name="P")
+    beginning = pb.Cursor(epoch=1, seq=0)
+    for with_tasks, titles in ((True, ["new", "new", None]), (False, [None, None, None])):
+        stream = admin("WatchTasks", cursor=beginning, with_tasks=with_tasks)
+        seen = [await stream.read() for _ in titles]
+        assert [message.task.title if message.HasField("task") else None for message in seen] == titles
+        stream.cancel()
+    stream = admin("WatchTasks", with_tasks=True)
+    assert not (await stream.read()).HasField("task")
+    moved = (await admin("TransitionTask", task_id=task_id, to_state="TRIAGED")).task
+    assert (await stream.read()).task == moved
+    stream.cancel()
+
+
 async def test_a_heartbeat_names_the_head(open_service) -> None:
     """Also past rows that a filter keeps back, so that who resumes there need not read them again."""
     service = await open_service(heartbeat_seconds=0.05)

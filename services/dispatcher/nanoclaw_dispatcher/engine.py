@@ -17,6 +17,7 @@ from nanoclaw_dispatcher.dispatch import Code, DispatchState, Move, Notify, Poli
 from nanoclaw_dispatcher.follower import Follower
 from nanoclaw_dispatcher.governance import passes_later
 from nanoclaw_dispatcher.launch import PRODUCT_REFUSALS
+from nanoclaw_dispatcher.looking import Looking
 from nanoclaw_dispatcher.means import Means
 from nanoclaw_dispatcher.pursuit import Pursuit
 from nanoclaw_dispatcher.queue import Queue
@@ -26,7 +27,6 @@ from nanoclaw_store import Tx
 
 log = structlog.get_logger()
 
-_LOOKING_AT_ONCE = 32
 _STATES = {getattr(pb, f"TASK_STATE_{state}"): state for state in TaskState}
 
 
@@ -42,9 +42,7 @@ class Engine:
         self.follower = Follower(means.governance, means.database.read(notes.place), self.note, self.read_anew)
         self.upkeep = Upkeep(self)
         self._driving: dict[str, asyncio.Task[None]] = {}
-        self._looking: set[str] = set()
-        self._look_again: set[str] = set()
-        self._look_slots = asyncio.Semaphore(_LOOKING_AT_ONCE)
+        self._looking = Looking(means.governance, self.consider, self.board.forget, self.spawn)
         self._own_keys: set[str] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._context = contextvars.copy_context()
@@ -88,8 +86,8 @@ class Engine:
 
     # facts in
 
-    def note(self, fact: pb.Activity) -> None:
-        """A fact of governance's log: looks at the task if the rules may have to do with it now."""
+    def note(self, fact: pb.Activity, message: pb.Task | None) -> None:
+        """A fact of governance's log: looks at its task, as it was read since, if the rules may have to do with it."""
         task_id = fact.task_id
         if not task_id:
             self.means.governance.forget_products()
@@ -103,10 +101,10 @@ class Engine:
                 return
             self._tell_mover(task_id, fact.attempt_id)
             if known or _STATES.get(fact.to_state) in IN_FLIGHT:
-                self.look(task_id)
+                self.look(task_id, message)
         elif known and (fact.action in ("assign", "update") or known.state in (TaskState.READY, TaskState.REVIEW)):
             self._tell_mover(task_id, "")
-            self.look(task_id)
+            self.look(task_id, message)
 
     def _tell_mover(self, task_id: str, attempt_id: str) -> None:
         """While the facts come one by one: a reading may show the task as somebody else left it since."""
@@ -119,46 +117,21 @@ class Engine:
         self.means.governance.forget_products()
         self.upkeep.sweep_soon()
 
-    def look(self, task_id: str, reading: tuple[Task, pb.Task] | None = None) -> None:
-        """Asks the rules about a reading of the task, or reads it; once more if that was asked for meanwhile."""
-        if self._stopping:
-            return
-        if task_id in self._looking:
-            self._look_again.add(task_id)
-            return
-        self._looking.add(task_id)
-        self.spawn(self._look(task_id, reading))
-
-    async def _look(self, task_id: str, reading: tuple[Task, pb.Task] | None) -> None:
-        pause = 0.1
-        try:
-            while True:
-                self._look_again.discard(task_id)
-                try:
-                    async with self._look_slots:
-                        await self.consider(*(reading or await self.means.governance.read(task_id)))
-                except NanoclawError as error:
-                    if error.kind is Kind.NOT_FOUND:
-                        self.board.forget(task_id)
-                    elif passes_later(error):
-                        log.warning("look_waits", task=task_id, reason=error.reason, again_in_seconds=pause)
-                        await asyncio.sleep(pause)
-                        reading, pause = None, min(pause * 2, 5.0)
-                        continue
-                    else:
-                        log.error("look_failed", task=task_id, reason=error.reason, message=error.message)
-                if task_id not in self._look_again:
-                    return
-                reading = None
-        finally:
-            self._looking.discard(task_id)
+    def look(self, task_id: str, message: pb.Task | None = None) -> None:
+        """Asks the rules about the task as the message has it, or as it is now."""
+        if not self._stopping:
+            self._looking.at(task_id, message)
 
     # the rules
 
     async def consider(self, task: Task, message: pb.Task) -> None:
         """Asks the rules about a reading and does what they say. Raises what governance answers a move with."""
         task, message = self.board.see(task, message)
-        decision = decide(task, self.means.database.read(lambda tx: dispatches.of_task(tx, task.id)), self.policy)
+        known = self.means.database.read(lambda tx: dispatches.of_task(tx, task.id))
+        for dispatch in known:
+            if (pursuit := self.pursuits.get(dispatch.id)) is not None:
+                pursuit.see(task, message)
+        decision = decide(task, known, self.policy)
         for dispatch_id in decision.withdraw:
             await self._withdraw(dispatch_id, task)
         step = decision.step
@@ -273,7 +246,7 @@ class Engine:
                 self.queue.wait(self.means.database.read(lambda tx: tx.one(dispatches.BY_ID, id=dispatch_id)))
                 self.means.governance.forget_products()  # if that is why it waits
             blocked = settlement.code is Code.CANCELLED
-            self.look(pursuit.task_id, None if blocked else pursuit.reading)
+            self.look(pursuit.task_id, pursuit.reading[1] if pursuit.reading and not blocked else None)
         self.queue.serve()
 
     def resume_soon(self) -> None:

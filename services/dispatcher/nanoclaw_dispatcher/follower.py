@@ -18,10 +18,14 @@ SILENCE_SECONDS = 25.0
 
 
 class Follower:
-    """One reader of the log. note: told of every fact. anew: told that facts may have been missed."""
+    """One reader of the log. note: told of every fact, and of its task. anew: told that facts may have been missed."""
 
     def __init__(
-        self, governance: Governance, place: Place | None, note: Callable[[pb.Activity], None], anew: Callable[[], None]
+        self,
+        governance: Governance,
+        place: Place | None,
+        note: Callable[[pb.Activity, pb.Task | None], None],
+        anew: Callable[[], None],
     ) -> None:
         self._governance = governance
         self._note = note
@@ -59,7 +63,7 @@ class Follower:
                 return
             self.watching = True
             if message.HasField("activity"):
-                self._note(message.activity)
+                self._note(message.activity, message.task if message.HasField("task") else None)
             if self.place is None:  # everything before here has to be read another way
                 self._anew()
             self.place = Place(message.cursor.epoch, message.cursor.seq)

@@ -40,9 +40,13 @@ class Governance:
         self._stub = stub
         self._products: dict[str, bool] = {}
 
-    async def read(self, task_id: str) -> tuple[Task, pb.Task]:
+    async def get(self, task_id: str) -> pb.Task:
         """The task as it is now. Raises TASK_NOT_FOUND."""
-        return await self._both((await self._stub.GetTask(pb.GetTaskRequest(task_id=task_id))).task)
+        return (await self._stub.GetTask(pb.GetTaskRequest(task_id=task_id))).task
+
+    async def read(self, task_id: str) -> tuple[Task, pb.Task]:
+        """The same, and our view of it. Raises TASK_NOT_FOUND."""
+        return await self._both(await self.get(task_id))
 
     async def in_flight(self) -> AsyncIterator[tuple[Task, pb.Task]]:
         """Every task that the rules might have to do with."""
@@ -81,9 +85,11 @@ class Governance:
         return MessageToDict(answer, preserving_proto_field_name=True)
 
     def watch(self, after: Place | None) -> AsyncIterable[pb.WatchTasksResponse]:
-        """The log from a place on, and heartbeats; None: from its head on, which a first heartbeat names."""
+        """The log with its tasks from a place on, and heartbeats; None: from its head, named by a first heartbeat."""
         cursor = pb.Cursor(epoch=after.epoch, seq=after.seq) if after is not None else None
-        stream: AsyncIterable[pb.WatchTasksResponse] = self._stub.WatchTasks(pb.WatchTasksRequest(cursor=cursor))
+        stream: AsyncIterable[pb.WatchTasksResponse] = self._stub.WatchTasks(
+            pb.WatchTasksRequest(cursor=cursor, with_tasks=True)
+        )
         return stream
 
     def forget_products(self) -> None:

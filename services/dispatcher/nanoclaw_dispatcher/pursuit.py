@@ -54,6 +54,7 @@ class Pursuit:
         self._lingers = asyncio.Event()
         self._moved_away = False
         self._wish: Wish | None = None
+        self._moved: tuple[Task, pb.Task] | None = None
         self.reading: tuple[Task, pb.Task] | None = None
         """The task as it was when the attempt had ended."""
         self._context = TraceContext.parse(attempt["traceparent"]) or TraceContext.new()
@@ -68,6 +69,10 @@ class Pursuit:
         if self._wish is None:
             self._wish = Wish(code, reason)
         self._unwanted.set()
+
+    def see(self, task: Task, message: pb.Task) -> None:
+        """The newest reading of its task; one that has moved on needs no other when the attempt is settled."""
+        self._moved = None if waits(task, dispatches.rule_view(self.dispatch)) else (task, message)
 
     def moved_by(self, attempt_id: str) -> None:
         """Its task was moved or changed, by that attempt; empty: by somebody else. Who moves it has done its work."""
@@ -166,7 +171,7 @@ class Pursuit:
         if not_launched is not None and not_launched.waiting and code is Code.NONE:
             settlement = ending.postponed(not_launched.reason, self.dispatch["failures"], means.now)
         else:
-            self.reading = await read_or_none(means, self.task_id)
+            self.reading = self._moved or await read_or_none(means, self.task_id)
             moved = self.reading is None or not waits(self.reading[0], dispatches.rule_view(self.dispatch))
             if code is Code.CANCELLED:
                 await block_while_waiting(means, self.dispatch, self.reading, reason)

@@ -40,10 +40,13 @@ class LogRpcs(Servicing):
             raise invalid("cursor", "must not be negative", "send a cursor that WatchTasks gave, or none")
         self._watchers += 1
         try:
-            async for seen in watch(self._database, cursor, request.task_id, self._heartbeat_seconds):
+            async for seen in watch(
+                self._database, cursor, request.task_id, self._heartbeat_seconds, with_tasks=request.with_tasks
+            ):
                 yield pb.WatchTasksResponse(
                     cursor=pb.Cursor(epoch=seen.epoch, seq=seen.seq),
                     activity=wire.activity_message(seen.row) if seen.row is not None else None,
+                    task=wire.task_message(seen.task) if seen.task is not None else None,
                 )
         finally:
             self._watchers -= 1

@@ -28,19 +28,23 @@ class Board:
     def __len__(self) -> int:
         return len(self._live) + len(self._done)
 
+    def __contains__(self, task_id: str) -> bool:
+        return task_id in self._live or task_id in self._done
+
     def put(self, task: governance.Task) -> set[str]:
         """Shows a task as it is now; answers the groups that see a difference."""
         card = Card(task.assigned_group, views.task_text(task))
         before = self._live.pop(task.id, None) or self._done.pop(task.id, None)
         cards = self._done if task.state == governance.TASK_STATE_DONE else self._live
         cards[task.id] = card
+        gone = [before] if before else []
         while len(self) > self.most:
             self.truncated = True
             oldest = self._done or self._live
-            del oldest[next(iter(oldest))]
-        if before == card:
+            gone.append(oldest.pop(next(iter(oldest))))
+        if gone == [card]:
             return set()
-        return {MAIN, card.group, before.group if before else ""} - {""}
+        return {MAIN, card.group, *(each.group for each in gone)} - {""}
 
     def replace(self, tasks: Iterable[governance.Task], *, truncated: bool) -> set[str]:
         """Shows these and no others; answers the groups that see a difference."""

@@ -140,6 +140,11 @@ class Mailbox:
         """Whether there is a snapshot of that name."""
         return folders.exists(self._held[""], name)
 
+    @property
+    def is_open(self) -> bool:
+        """Whether its directories are held."""
+        return bool(self._held)
+
     def close(self) -> None:
         """Lets go of the directories; they stay."""
         folders.close(*self._held.values(), self._parent)

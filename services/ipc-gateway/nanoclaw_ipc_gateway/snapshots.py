@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING
 
@@ -31,10 +32,7 @@ COALESCE = 0.02
 """Seconds that changes are collected for."""
 
 REST = 10
-"""After a refresh it rests this many times as long as it took: a storm of changes costs a tenth of a core at most."""
-
-MANY = 64
-"""More changed tasks than this are read as a list."""
+"""After a refresh it rests this many times as long as it worked: a storm of changes costs a tenth of a core at most."""
 
 _DONE = [governance.TASK_STATE_DONE]
 _UNFINISHED = [state for state in governance.TaskState.values() if state not in (0, *_DONE)]
@@ -57,8 +55,10 @@ class Snapshots:
         self._now = now
         self._board = Board(most_tasks)
         self._catalog = Catalog()
-        self._changed: set[str] = set()
+        self._following = False
         self._all_changed = False
+        self._stale: set[str] = set()
+        self._pipelines: dict[str, bytes] = {}
         self._tasks_wake = asyncio.Event()
         self._grants_wake = asyncio.Event()
         self._tasks_known = asyncio.Event()
@@ -69,16 +69,17 @@ class Snapshots:
         async with asyncio.TaskGroup() as group:
             group.create_task(_again(self._follow_tasks))
             group.create_task(_again(self._follow_grants))
-            group.create_task(_again(lambda: _refresh(self._tasks_wake, self._read_changed)))
+            group.create_task(_again(lambda: _refresh(self._tasks_wake, self._show_changed)))
             group.create_task(_again(lambda: _refresh(self._grants_wake, self._read_grants)))
 
     async def prepare(self, mailbox: Mailbox, patience: float = 1.0) -> None:
         """Puts snapshots into a mailbox that is about to be used, its own task as fresh as can be."""
+        task_id = mailbox.origin.task_id
         with contextlib.suppress(NanoclawError, TimeoutError):
             async with asyncio.timeout(patience):
                 await self._tasks_known.wait()
-                if mailbox.origin.task_id:
-                    self._show_tasks(await self._read(mailbox.origin.task_id))
+                if task_id and not (self._following and task_id in self._board):
+                    await self._read(task_id)
                 await self._grants_known.wait()
         self.show(mailbox)
 
@@ -95,40 +96,58 @@ class Snapshots:
         groups = await self._list()
         first = not self._tasks_known.is_set()
         self._tasks_known.set()
-        self._show_tasks({mailbox.origin.group for mailbox in self._mailboxes()} if first else groups)
-        async for news in self._governance.WatchTasks(governance.WatchTasksRequest(cursor=status.head)):
-            if news.HasField("activity"):
-                if news.activity.task_id:
-                    self._changed.add(news.activity.task_id)
-                else:  # a product: its name stands in its tasks
-                    self._all_changed = True
-                self._tasks_wake.set()
-
-    async def _read_changed(self) -> None:
-        changed, self._changed = self._changed, set()
-        everything, self._all_changed = self._all_changed or len(changed) > MANY, False
-        groups: set[str] = set()
+        self._differs({mailbox.origin.group for mailbox in self._mailboxes()} if first else groups)
+        await self._show_changed()
+        wanted = governance.WatchTasksRequest(cursor=status.head, with_tasks=True)
+        self._following = True
         try:
-            if everything:
-                groups = await self._list()
-            else:
-                for task_id in changed:
-                    groups |= await self._read(task_id)
-        except BaseException:
-            self._changed |= changed
-            self._all_changed |= everything
-            raise
+            async for news in self._governance.WatchTasks(wanted):
+                self._note(news)
         finally:
-            self._show_tasks(groups)
+            self._following = False
 
-    async def _read(self, task_id: str) -> set[str]:
+    def _note(self, news: governance.WatchTasksResponse) -> None:
+        if news.HasField("task"):
+            self._differs(self._board.put(news.task))
+        elif news.HasField("activity"):  # of a product: its name stands in its tasks
+            self._all_changed = True
+            self._tasks_wake.set()
+
+    def _differs(self, groups: set[str]) -> None:
+        """What these groups see is not what their mailboxes show."""
+        if groups:
+            self._stale |= groups
+            for group in groups:
+                self._pipelines.pop(group, None)
+            self._tasks_wake.set()
+
+    async def _show_changed(self) -> float:
+        """Brings the mailboxes up to date, one after the other; answers how many seconds of work that was."""
+        if self._all_changed:
+            self._all_changed = False
+            try:
+                self._differs(await self._list())
+            except BaseException:
+                self._all_changed = True
+                raise
+        stale, self._stale = self._stale, set()
+        worked = 0.0
+        for mailbox in list(self._mailboxes()):
+            if mailbox.origin.group in stale and mailbox.is_open:
+                began = time.perf_counter()
+                self._write_tasks(mailbox)
+                worked += time.perf_counter() - began
+                await asyncio.sleep(0)  # requests go first
+        return worked
+
+    async def _read(self, task_id: str) -> None:
         try:
             found = await self._governance.GetTask(governance.GetTaskRequest(task_id=task_id))
         except NanoclawError as error:
             if error.kind is Kind.NOT_FOUND:
-                return set()
+                return
             raise
-        return self._board.put(found.task)
+        self._differs(self._board.put(found.task))
 
     async def _list(self) -> set[str]:
         """Unfinished tasks first: where there are more than snapshots hold, done ones are left out."""
@@ -151,7 +170,8 @@ class Snapshots:
         async for _ in self._broker.WatchCapabilities(broker.WatchCapabilitiesRequest()):
             self._grants_wake.set()
 
-    async def _read_grants(self) -> None:
+    async def _read_grants(self) -> float:
+        began = time.perf_counter()
         found: list[broker.GroupCapability] = []
         providers: list[str] = []
         token = ""
@@ -169,16 +189,15 @@ class Snapshots:
         for mailbox in self._mailboxes():
             if groups is None or mailbox.origin.group in groups:
                 self._write_grants(mailbox)
-
-    def _show_tasks(self, groups: set[str]) -> None:
-        for mailbox in self._mailboxes():
-            if mailbox.origin.group in groups:
-                self._write_tasks(mailbox)
+        return time.perf_counter() - began
 
     def _write_tasks(self, mailbox: Mailbox) -> None:
-        tasks = self._board.seen_by(mailbox.origin.group)
-        now = clock.to_text(self._now())
-        self._write(mailbox, PIPELINE, views.pipeline(tasks, now, truncated=self._board.truncated))
+        group = mailbox.origin.group
+        content = self._pipelines.get(group)
+        if content is None:
+            tasks, now = self._board.seen_by(group), clock.to_text(self._now())
+            content = self._pipelines[group] = views.pipeline(tasks, now, truncated=self._board.truncated)
+        self._write(mailbox, PIPELINE, content)
 
     def _write_grants(self, mailbox: Mailbox) -> None:
         grants = self._catalog.seen_by(mailbox.origin.group)
@@ -192,20 +211,18 @@ class Snapshots:
             log.warning("snapshot not written", mailbox=mailbox.origin.number, file=name, error=str(error))
 
 
-async def _refresh(wake: asyncio.Event, read: Callable[[], Awaitable[None]]) -> None:
-    """Reads what changed, once for a burst of changes, and rests in proportion."""
-    loop = asyncio.get_running_loop()
+async def _refresh(wake: asyncio.Event, refresh: Callable[[], Awaitable[float]]) -> None:
+    """Shows what changed, once for a burst of changes, and rests in proportion to the work that it says it was."""
     while True:
         await wake.wait()
         await asyncio.sleep(COALESCE)
         wake.clear()
-        began = loop.time()
         try:
-            await read()
+            worked = await refresh()
         except BaseException:
             wake.set()
             raise
-        await asyncio.sleep(min(2.0, REST * (loop.time() - began)))
+        await asyncio.sleep(min(2.0, REST * worked))
 
 
 async def _again(follow: Callable[[], Awaitable[None]]) -> None:

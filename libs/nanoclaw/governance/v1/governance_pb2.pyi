@@ -1873,8 +1873,11 @@ class WatchTasksRequest(_message.Message):
 
     CURSOR_FIELD_NUMBER: _builtins.int
     TASK_ID_FIELD_NUMBER: _builtins.int
+    WITH_TASKS_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     """Only this task's rows."""
+    with_tasks: _builtins.bool
+    """Send each row's task along, so that nobody has to ask for it."""
     @_builtins.property
     def cursor(self) -> Global___Cursor:
         """The last row seen. Unset: from the head on."""
@@ -1884,10 +1887,11 @@ class WatchTasksRequest(_message.Message):
         *,
         cursor: Global___Cursor | None = ...,
         task_id: _builtins.str = ...,
+        with_tasks: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "task_id", b"task_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "task_id", b"task_id", "with_tasks", b"with_tasks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1899,6 +1903,7 @@ class WatchTasksResponse(_message.Message):
 
     CURSOR_FIELD_NUMBER: _builtins.int
     ACTIVITY_FIELD_NUMBER: _builtins.int
+    TASK_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def cursor(self) -> Global___Cursor:
         """Where to resume after this message."""
@@ -1907,15 +1912,22 @@ class WatchTasksResponse(_message.Message):
     def activity(self) -> Global___Activity:
         """Unset in a heartbeat."""
 
+    @_builtins.property
+    def task(self) -> Global___Task:
+        """If asked for: the row's task as it is when the row is read, so never older than the row. Unset where the row is about
+        no task.
+        """
+
     def __init__(
         self,
         *,
         cursor: Global___Cursor | None = ...,
         activity: Global___Activity | None = ...,
+        task: Global___Task | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["activity", b"activity", "cursor", b"cursor"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["activity", b"activity", "cursor", b"cursor", "task", b"task"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["activity", b"activity", "cursor", b"cursor"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activity", b"activity", "cursor", b"cursor", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
