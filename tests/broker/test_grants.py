@@ -205,7 +205,8 @@ async def test_lists_are_paged(broker: Any) -> None:
         token = found.next_page_token
         if not token:
             break
-    assert names == ["count", "http", "json", "locked", "logs"]
+    assert names == sorted(names)
+    assert {"count", "http", "json", "locked", "logs"} <= set(names)
     for bad in ("x", "WzFd"):
         with pytest.raises(NanoclawError):
             await broker.founder.ListCapabilities(pb.ListCapabilitiesRequest(page_token=bad))
@@ -234,7 +235,7 @@ async def test_calls_are_listed_by_filters(broker: Any, governance: Any) -> None
     assert await ids(group="sales", task_id="t1") == []
     status = await broker.founder.GetStatus(pb.GetStatusRequest())
     assert {one.state: one.count for one in status.counts} == {pb.CALL_STATE_EXECUTED: 2, pb.CALL_STATE_DENIED: 1}
-    assert list(status.providers) == ["count", "http", "json", "locked", "logs"]
+    assert {"count", "http", "json", "locked", "logs"} <= set(status.providers)
 
 
 async def test_an_action_that_nobody_can_verify_needs_less_where_an_admin_accepts_that(broker: Any) -> None:
