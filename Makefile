@@ -8,7 +8,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 PROTOS := $(sort $(wildcard protos/nanoclaw/*/v1/*.proto))
 
-.PHONY: help demo up up-detached stop status test test-crash test-docker check lint format types walls stubs-in-step breaking protos release-protos bench requirements clean
+.PHONY: help demo up down logs ps images operator serve serve-detached stop status test test-crash test-docker check lint format types walls stubs-in-step breaking protos release-protos bench requirements clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,13 +25,35 @@ $(READY): requirements/dev.txt pyproject.toml
 demo: $(READY) ## the main job: governed tasks from INBOX to DONE through four services, live in the terminal
 	@$(BIN)/nanoclaw demo
 
-up: $(READY) ## start the four services in the foreground, on loopback ports 50051-50054 (Ctrl-C stops them)
+up: $(READY) images ## start everything in containers, wait until all are healthy, say where things are
+	@deploy/compose run --rm setup
+	@deploy/compose up -d --remove-orphans
+	@$(BIN)/nanoclaw containers
+
+down: ## stop and remove the containers; data stays (VOLUMES=1 removes the store, too)
+	@deploy/compose down --remove-orphans $(if $(filter 1,$(VOLUMES)),--volumes)
+
+logs: ## follow the containers' logs (SERVICE=broker for one)
+	@deploy/compose logs -f --tail 100 $(SERVICE)
+
+ps: ## the containers and their health
+	@deploy/compose ps
+
+images: ## build the services' and the agents' images (BASE_IMAGE, BUILD_IMAGE: see Dockerfile)
+	@echo "building the images (a minute, the first time)"
+	@deploy/compose build --quiet setup agent
+
+operator: $(READY) ## a token and a certificate for one more operator of the containers: NAME=ana ROLE=approver
+	@deploy/nanoclaw operator add $(NAME) --role $(ROLE) && deploy/nanoclaw certs operator $(NAME)
+	@deploy/compose run --rm setup
+
+serve: $(READY) ## start the four services as processes in the foreground, on loopback ports 50051-50054 (Ctrl-C stops them)
 	@$(BIN)/nanoclaw up
 
-up-detached: $(READY) ## the same in the background, waiting until all serve (`make stop` ends it)
+serve-detached: $(READY) ## the same in the background, waiting until all serve (`make stop` ends it)
 	@$(BIN)/nanoclaw up --detach
 
-stop: $(READY) ## stop what `make up` or `make up-detached` started
+stop: $(READY) ## stop what `make serve` or `make serve-detached` started
 	@$(BIN)/nanoclaw stop
 
 status: $(READY) ## what is running and where the tasks are

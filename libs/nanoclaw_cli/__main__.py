@@ -13,12 +13,14 @@ from nanoclaw_cli import (
     audit,
     call,
     certs,
+    containers,
     dispatch,
     grants,
     invocation,
     messages,
     operators,
     product,
+    provision,
     status,
     task,
     task_review,
@@ -34,7 +36,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="NanoClaw OS: governs teams of AI agents. Every command takes --json.",
 )
-for nouns in (up.app, status.app):
+for nouns in (up.app, status.app, containers.app, provision.app):
     app.add_typer(nouns)
 app.add_typer(task.app, name="task")
 app.add_typer(product.app, name="product")

@@ -1,8 +1,8 @@
-"""`python -m nanoclaw_cli.probe SERVICE`: exit 0 if it serves; what a container's health check runs every few seconds.
+"""`python -m nanoclaw_cli.probe [SERVICE]`: exit 0 if it serves; what a container's health check runs again and again.
 
 It asks grpc.health.v1 over the service's own socket in the container, so it needs neither a credential nor a
-certificate. It loads grpc and nothing else of ours: a check that costs a second of CPU would cost more than an idle
-service.
+certificate; without a name it asks every service that has a socket there. It loads grpc and nothing of ours: a check
+that costs half a second of CPU would cost more than an idle service.
 """
 
 import os
@@ -34,14 +34,17 @@ def problem(target: str, timeout: float = SECONDS) -> str:
 def main(arguments: list[str]) -> int:
     """The exit code; what is wrong goes to stderr, where the engine keeps it."""
     known = {service.name: service for service in SERVICES}
-    if len(arguments) != 1 or arguments[0] not in known:
-        sys.stderr.write(f"usage: python -m nanoclaw_cli.probe {'|'.join(known)}\n")
+    if not known.keys() >= set(arguments):
+        sys.stderr.write(f"usage: python -m nanoclaw_cli.probe [{'|'.join(known)}]\n")
         return 2
     home = Path(os.environ.get("NANOCLAW_HOME", "var")).absolute()
-    found = problem(known[arguments[0]].target(home))
-    if found:
-        sys.stderr.write(f"{arguments[0]} does not serve: {found}\n")
-    return 1 if found else 0
+    asked = [known[name] for name in arguments] or [one for one in SERVICES if one.socket(home).exists()]
+    problems = {service.name: found for service in asked if (found := problem(service.target(home)))}
+    if not asked:
+        problems["nothing"] = f"there is no socket in {home / 'run'}"
+    for name, found in problems.items():
+        sys.stderr.write(f"{name} does not serve: {found}\n")
+    return 1 if problems else 0
 
 
 if __name__ == "__main__":

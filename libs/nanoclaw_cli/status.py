@@ -33,6 +33,7 @@ async def status() -> None:
         "home": str(home),
         "desired": desired.wanted(home),
         "supervised": "supervisor" in running,
+        "at": current().at,
         "services": {
             service.name: {"serving": up, "pid": running.get(service.name, (None, ""))[0]}
             for service, up in zip(SERVICES, serving, strict=True)
@@ -111,13 +112,13 @@ def _show(found: dict[str, Any]) -> None:
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="dim")
     table.add_column(overflow="fold")
-    table.add_row("home", found["home"])
+    table.add_row("at", found["at"]) if found["at"] else table.add_row("home", found["home"])
     services = Text("  ").join(
         Text(f"● {name}" if one["serving"] else f"○ {name}", style="green" if one["serving"] else "red")
         for name, one in found["services"].items()
     )
     table.add_row("services", services)
-    if not found["supervised"]:
+    if not found["supervised"] and not found["at"]:
         table.add_row("", "nobody watches them; `nanoclaw up` starts them")
     if "tasks" in found:
         table.add_row("tasks", _counts(found["tasks"]))

@@ -20,6 +20,7 @@ async def test_a_service_is_healthy_while_it_serves(
     monkeypatch.setenv("NANOCLAW_HOME", str(home))
     for service in SERVICES:
         assert await asyncio.to_thread(probe.main, [service.name]) == 0
+    assert await asyncio.to_thread(probe.main, []) == 0
     server = await serve(far_side.spec("governance"))
     target = server.addresses[0]
     assert await asyncio.to_thread(probe.problem, target) == ""
@@ -34,6 +35,8 @@ def test_a_service_that_is_not_there_is_unhealthy(
     monkeypatch.setenv("NANOCLAW_HOME", str(home))
     assert probe.main(["broker"]) == 1
     assert "broker does not serve: UNAVAILABLE" in capfd.readouterr().err
+    assert probe.main([]) == 1
+    assert "there is no socket" in capfd.readouterr().err
     assert probe.main(["nobody"]) == 2
     assert "governance|broker|gateway|dispatcher" in capfd.readouterr().err
 
