@@ -119,6 +119,9 @@ def test_free_slots_go_to_who_has_the_fewest_alive() -> None:
     load = replace(IDLE, slots=2, running={"developer": 2, "writer": 1}, turns={"writer": 9, "developer": 1})
     queue = [waiting("d", "developer"), waiting("w", "writer"), waiting("s", "security", since=LATER)]
     assert keys(choose(queue, load, NOW)) == ["s", "w"]
+    load = replace(IDLE, slots=3, running={"writer": 1})
+    queue = [*(waiting(f"d{number}", "developer") for number in range(3)), waiting("w", "writer")]
+    assert keys(choose(queue, load, NOW)) == ["d0", "w", "d1"], "who was chosen just now is alive, too"
 
 
 def test_within_a_group_who_waits_longest_is_next() -> None:

@@ -7,6 +7,7 @@ the runtime. Time does not pass: pauses and timeouts are steps that may happen.
 
 import json
 from collections.abc import Iterator
+from functools import cache
 from typing import Any, NamedTuple
 
 from walk import Step, Wrong
@@ -25,7 +26,8 @@ from nanoclaw_governance.transition import Move
 NOW = "2026-11-21T12:00:00.000000Z"
 GROUPS = frozenset({"developer", "writer", "security", "main"})
 POLICY = Policy()
-RETRY = RetryPolicy(attempts=2)
+MOST_ATTEMPTS = 2
+RETRY = RetryPolicy(attempts=MOST_ATTEMPTS)
 DISPATCHER = Caller("service:dispatcher")
 OPERATOR = Caller("operator:founder", Role.ADMIN)
 
@@ -66,7 +68,7 @@ class Row(NamedTuple):
 
     @property
     def attempt_id(self) -> str:
-        return rules.attempt_id(self.key, self.attempt.number)
+        return _attempt_id(self.key, self.attempt.number)
 
 
 class Run(NamedTuple):
@@ -136,8 +138,10 @@ def begin(group: str = "developer", gate: str = "SECURITY", **limits: int) -> Wo
 
 def key(world: World) -> tuple[int, ...]:
     """What tells two worlds apart, cheaply; the two dispatchers are alike, so worlds that swap them are the same."""
-    whole, swapped = _numbers(world), _numbers(_swapped(world))
-    return min(whole, swapped)
+    whole = _numbers(world)
+    if world.ones[0] == world.ones[1] and not any(row.owner >= 0 for row in world.rows):
+        return whole
+    return min(whole, _numbers(_swapped(world)))
 
 
 def _numbers(world: World) -> tuple[int, ...]:
@@ -150,10 +154,15 @@ def _swapped(world: World) -> World:
 
 
 _KNOWN: dict[Any, int] = {}
+_attempt_id = cache(rules.attempt_id)
 
 
 class Model:
-    """The steps. Its switches take single guards of the engine out; the pure guards are patched where they live.
+    """The steps. Its switches take single guards out; the pure guards are patched where they live.
+
+    Of the engine: a start is decided again in the transaction that inserts it, the runtime is asked before an attempt
+    is given up for lost, what runs is adopted, what was not launched is sealed, an older fence is not bound. Of the
+    database: the unique key, the one live attempt of a group. Of the runtime: it starts only what was created.
 
     readings_that_age: how many dispatchers at once may hold a reading that grows old; the others decide as they read.
     """
@@ -162,9 +171,14 @@ class Model:
         self.dispatchers = dispatchers
         self.readings_that_age = readings_that_age
         self.policy = rules.Policy(GROUPS, max_rework)
+        self._seen = cache(seen)
         self.decides_again_in_the_transaction = True
-        self.seals = True
+        self.keys_are_unique = True
+        self.one_live_attempt = True
         self.asks_the_runtime = True
+        self.adopts = True
+        self.starts_only_what_was_created = True
+        self.seals = True
         self.checks_the_binding = True
 
     def steps(self, world: World) -> Iterator[Step]:
@@ -189,6 +203,8 @@ class Model:
             return "an attempt ran twice"
         if len({row.key for row in world.rows}) < len(world.rows):
             return "a dispatch key was used twice"
+        if any(row.attempt.number > MOST_ATTEMPTS for row in world.rows):
+            return "tried more often than the limit allows"
         if world.task.state == "DONE" and world.task.gate != "NONE":
             if world.approved is None:
                 return "done without an approval"
@@ -211,11 +227,11 @@ class Model:
     def _dispatcher(self, world: World, i: int) -> Iterator[Step]:
         one = world.ones[i]
         if one.reading is None:
-            reads = _set(world, i, one._replace(reading=seen(world.task)))
+            reads = _set(world, i, one._replace(reading=self._seen(world.task)))
             if sum(each.reading is not None for each in world.ones) < self.readings_that_age:
                 yield Step(f"d{i} reads", reads)
             else:
-                yield from self._decide(reads, i, seen(world.task))
+                yield from self._decide(reads, i, self._seen(world.task))
         elif one.start is None:
             yield from self._decide(world, i, one.reading)
         else:
@@ -266,6 +282,10 @@ class Model:
             yield Step(f"d{i} decides nothing", told)
 
     def _begin(self, world: World, i: int, reading: Seen, start: rules.Start) -> World:
+        if self.keys_are_unique and any(row.key == start.key for row in world.rows):
+            return world  # the insert is refused
+        if self.one_live_attempt and any(row.live and row.group == start.group for row in world.rows):
+            return world
         world, fence = _fence(world)
         row = Row(
             start.key, start.group, start.rule, start.round, reading.version, reading.version,
@@ -274,6 +294,8 @@ class Model:
         return _pursuit(world._replace(rows=(*world.rows, row)), i, Pursuit(row.key, "claim"))
 
     def _next(self, world: World, i: int, row: Row) -> World:
+        if self.one_live_attempt and any(other.live and other.group == row.group for other in world.rows):
+            return world
         world, fence = _fence(world)
         attempt = Attempt(row.attempt.number + 1, fence, AttemptState.ENQUEUED)
         world = _put(world, row._replace(attempt=attempt))
@@ -301,7 +323,7 @@ class Model:
             yield Step(name, _pursuit(created, i, p._replace(at="start")) if row.owner == i else _drop(created, i, p))
         elif p.at == "start":
             assert run is not None
-            if run.status == "created":
+            if run.status == "created" or not self.starts_only_what_was_created:
                 world = _put_run(world, run._replace(status="running", starts=run.starts + 1))
             yield Step(name, _pursuit(world, i, p._replace(at="record")))
         elif p.at == "record":
@@ -320,7 +342,7 @@ class Model:
             yield Step(name, self._settle(world, i, p, row, run))
 
     def _read(self, world: World, i: int, p: Pursuit, row: Row) -> World:
-        moved = not rules.waits(seen(world.task), row.view)
+        moved = not rules.waits(self._seen(world.task), row.view)
         return _pursuit(world, i, p._replace(at="settle", moved=moved, seen=world.task.version))
 
     def _inspect(self, world: World, i: int, p: Pursuit, row: Row, run: Run | None) -> World:
@@ -332,6 +354,8 @@ class Model:
             return _pursuit(world, i, p._replace(at=at, outcome=Outcome.LOST if at == "read" else p.outcome))
         if run.status == "sealed":
             return _pursuit(world, i, p._replace(at="read", outcome=Outcome.START_FAILED))
+        if not self.adopts:
+            return _pursuit(world, i, p._replace(at="claim"))
         return _pursuit(world, i, p._replace(at="record" if live.state is AttemptState.ENQUEUED else "watch"))
 
     def _claim(self, world: World, i: int, p: Pursuit, row: Row) -> World:
@@ -351,7 +375,7 @@ class Model:
         bound[row.group] = (row.attempt_id, fence)
         attempts = json.dumps([[group, *who] for group, who in sorted(bound.items())])
         world = world._replace(task=world.task._replace(attempts=attempts))
-        if self.checks_the_binding and not rules.waits(seen(world.task), row.view):
+        if self.checks_the_binding and not rules.waits(self._seen(world.task), row.view):
             return _pursuit(world, i, p._replace(at="seal", refusal=Code.WITHDRAWN, outcome=Outcome.CANCELLED))
         return _pursuit(world, i, p._replace(at="create"))
 
@@ -403,8 +427,9 @@ class Model:
             who = Caller(f"group:{run.group}", via="service:gateway", attempt=run.attempt_id)
             yield from self._act(world, who, f"{run.group} {run.attempt_id[-6:]}", running)
         if running:
-            row = next(row for row in world.rows if row.attempt_id == run.attempt_id)
-            if not rules.waits(seen(world.task), row.view):
+            dispatch = run.attempt_id.rpartition("-")[0]  # of whichever attempt
+            row = next(row for row in world.rows if row.attempt_id.rpartition("-")[0] == dispatch)
+            if not rules.waits(self._seen(world.task), row.view):
                 yield Step(f"{run.group} exits", _put_run(world, run._replace(status="exited")))
             if world.left.deaths:
                 left = world.left._replace(deaths=world.left.deaths - 1)
@@ -445,6 +470,8 @@ class Model:
         decision = transition.decide(world.task, move, who, POLICY, NOW)
         if decision.refusal is not None or decision.changes is None:
             return world, decision.refusal is None
+        if move.expected_version not in (None, world.task.version):
+            raise Wrong("a stale decision moved the task")
         world = _apply(world, decision.changes, decision.voids)
         return world._replace(done=world.done | {request_id}) if request_id else world, True
 

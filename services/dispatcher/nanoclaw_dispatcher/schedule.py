@@ -46,14 +46,11 @@ def choose(waiting: Iterable[Waiting], load: Load, now: str) -> list[Waiting]:
     The most urgent priority first. Among its groups the one with the fewest live attempts, then the one whose last
     start is longest ago; within a group who waits longest.
     """
-    slots = load.slots
-    if slots <= 0:
-        return []
     running, doing, turns = dict(load.running), dict(load.doing), dict(load.turns)
     turn = max(turns.values(), default=0)
     left = [each for each in waiting if each.not_before <= now]
     chosen: list[Waiting] = []
-    while left and len(chosen) < slots:
+    while left and len(chosen) < load.slots:
         ready = [each for each in left if not (each.begins and held(each.group, doing, load.wip))]
         if not ready:
             break
