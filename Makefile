@@ -6,9 +6,10 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+TOOLS  := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/nanoclaw/bin
 PROTOS := $(sort $(wildcard protos/nanoclaw/*/v1/*.proto))
 
-.PHONY: help demo up down logs ps images operator serve serve-detached stop status test test-crash test-docker check lint format types walls stubs-in-step breaking protos release-protos bench requirements clean
+.PHONY: help demo up down logs ps images operator serve serve-detached stop status test test-crash test-docker check lint format types walls stubs-in-step breaking protos release-protos jaeger bench requirements clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -97,6 +98,17 @@ breaking: $(READY) ## fail if the protos break who was built against the last re
 
 release-protos: $(READY) ## record the protos as those of the version in pyproject.toml; part of a release
 	$(BIN)/python -m protos --release $$($(BIN)/python -c 'import tomllib; print(tomllib.load(open("pyproject.toml", "rb"))["project"]["version"])')
+
+jaeger: $(TOOLS)/jaeger ## build Jaeger once, with Go, outside the clone; its tests and docs/traces.md use it (ten minutes)
+
+# Jaeger's module has replacements, so `go install` refuses it; built in its own folder, its own go.sum vouches for the rest.
+# Its pages are not in the module: this one answers queries, and takes spans.
+$(TOOLS)/jaeger:
+	@command -v go >/dev/null || { echo "Jaeger is built with Go, and there is none on PATH" >&2; exit 1; }
+	@mkdir -p $(@D)
+	cd "$$(cd $(@D) && go mod download -json github.com/jaegertracing/jaeger@v1.76.0 | sed -n 's/.*"Dir": "\(.*\)".*/\1/p')" && \
+	  nice go build -buildvcs=false -trimpath -ldflags '-s -w -X github.com/jaegertracing/jaeger/internal/version.latestVersion=v2.13.0' -o $@.new ./cmd/jaeger
+	@mv $@.new $@
 
 bench: $(READY) ## measure what docs/promises.md promises, as ratios in one run; writes bench/results/latest.json
 	$(BIN)/python -m bench
