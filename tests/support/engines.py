@@ -1,13 +1,18 @@
 """Docker engines and images for tests: the engine that is here, images made without a registry, and what is missing."""
 
+import contextlib
 import functools
 import hashlib
 import io
 import os
 import re
 import shutil
+import signal
+import socket
 import subprocess
 import tarfile
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import docker
@@ -23,7 +28,8 @@ HOST = os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
 @functools.cache
 def _missing() -> str:
     try:
-        docker.APIClient(HOST, version="auto", timeout=10).ping()
+        with docker.APIClient(HOST, version="auto", timeout=10) as api:
+            api.ping()
     except docker.errors.DockerException as error:
         return str(error)
     return ""
@@ -37,7 +43,7 @@ def require_engine() -> str:
 
 
 def client(host: str = HOST) -> docker.APIClient:
-    """A bare client, for what a person would do to the engine."""
+    """A bare client, for what a person would do to the engine: `with client() as api`."""
     return docker.APIClient(host, version="auto", timeout=60)
 
 
@@ -50,8 +56,8 @@ def shell_image(host: str = HOST) -> str:
 
 def python_image(host: str = HOST) -> str:
     """An image with Python and the agent kit of this working tree, on whatever base with Python the engine has."""
-    api = client(host)
-    base = next((name for name in _BASES if api.images(name)), "")
+    with client(host) as api:
+        base = next((name for name in _BASES if api.images(name)), "")
     if not base:
         pytest.skip(f"the engine at {host} has none of {', '.join(_BASES)}: build one first (docs/docker.md)")
     lines = f"FROM {base}\nUSER root\nCOPY kit /opt/kit\nENV PYTHONPATH=/opt/kit\nENTRYPOINT []\n"
@@ -66,10 +72,10 @@ def python_image(host: str = HOST) -> str:
     return _made(host, name, build)
 
 
-def _made(host: str, name: str, make: "functools.partial[None] | object") -> str:
-    api = client(host)
-    if not api.images(name):
-        make(api)  # type: ignore[operator]
+def _made(host: str, name: str, make: Callable[[docker.APIClient], object]) -> str:
+    with client(host) as api:
+        if not api.images(name):
+            make(api)
     return name
 
 
@@ -100,3 +106,83 @@ def _archive(files: dict[str, bytes]) -> bytes:
             entry.size, entry.mode = len(content), 0o755
             archive.addfile(entry, io.BytesIO(content))
     return buffer.getvalue()
+
+
+class OwnEngine:
+    """An engine of the test's own, to be killed, stopped and filled; without bridges, since it is not the only one."""
+
+    def __init__(self, folder: Path, megabytes: int) -> None:
+        if os.getuid() != 0 or shutil.which("dockerd") is None:
+            pytest.skip("an engine of the test's own needs root and dockerd")
+        self.folder = folder
+        self.host = f"unix://{folder}/docker.sock"
+        self.data = folder / "data"
+        self.data.mkdir(parents=True)
+        size = f"size={megabytes}m"
+        subprocess.run(["mount", "-t", "tmpfs", "-o", size, "tmpfs", str(self.data)], check=True)
+        self._process: subprocess.Popen[bytes] | None = None
+        self.start()
+
+    def start(self) -> None:
+        """Until it answers; after a kill, its containerd goes too, as an init system would see to."""
+        left = self.folder / "exec" / "containerd" / "containerd.pid"
+        if left.exists():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(left.read_text()), signal.SIGKILL)
+            left.unlink()
+        none = ["--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-forward=false", "--ip-masq=false"]
+        roots = [f"--data-root={self.data}", f"--exec-root={self.folder}/exec", f"--pidfile={self.folder}/pid"]
+        with (self.folder / "log").open("ab") as log:
+            command = ["dockerd", f"--host={self.host}", *roots, *none]
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+        deadline = time.monotonic() + 30
+        while not self._answers():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                pytest.skip(f"no engine of our own runs here: {(self.folder / 'log').read_text()[-500:]}")
+            time.sleep(0.02)
+
+    def _answers(self) -> bool:
+        with socket.socket(socket.AF_UNIX) as ping, contextlib.suppress(OSError):
+            ping.settimeout(5)
+            ping.connect(self.host.removeprefix("unix://"))
+            ping.sendall(b"GET /_ping HTTP/1.0\r\n\r\n")
+            return b" 200 " in ping.recv(64)
+        return False
+
+    def signal(self, number: int) -> None:
+        """To the engine alone, not to what it runs."""
+        assert self._process is not None
+        self._process.send_signal(number)
+        if number in (signal.SIGKILL, signal.SIGTERM):
+            self._process.wait(30)
+
+    def fill(self) -> Path:
+        """Leaves no space on its disk; remove the file that is answered to give it back."""
+        filler = self.data / "filler"
+        with filler.open("wb") as file, contextlib.suppress(OSError):
+            while True:
+                file.write(bytes(1 << 20))
+        return filler
+
+    def close(self) -> None:
+        """Ends it with all that it runs."""
+        assert self._process is not None
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGCONT)
+            with client(self.host) as api, contextlib.suppress(docker.errors.DockerException):
+                for one in api.containers(all=True):
+                    api.remove_container(one["Id"], force=True)
+            self.signal(signal.SIGTERM)
+        self._sweep()
+        mounted = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
+        for path in reversed(mounted):
+            if path.startswith(f"{self.folder}/"):
+                subprocess.run(["umount", "-l", path], check=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _sweep(self) -> None:
+        """Shims that outlived an engine that was killed; each names our folder."""
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            with contextlib.suppress(OSError):
+                if f"{self.folder}/exec".encode() in path.read_bytes():
+                    os.kill(int(path.parent.name), signal.SIGKILL)

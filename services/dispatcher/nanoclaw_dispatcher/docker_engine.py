@@ -1,9 +1,9 @@
 """The Docker engine, by its SDK, which nothing else imports: blocking calls with time-outs, errors in our words."""
 
+import contextlib
 import errno
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -144,7 +144,7 @@ class DockerEngine:
             filters = {"type": ["container"], "event": ["die", "destroy"], "label": [label]}
             return Endings(api.events(filters=filters, decode=True))
 
-    @contextmanager
+    @contextlib.contextmanager
     def _told(self, what: str, *, over: bool = False) -> Iterator[Any]:
         """The client; its errors become ours. over: one that is gone, or does not run, is as good as done."""
         try:
@@ -175,11 +175,20 @@ class DockerEngine:
                 raise cause from error
             raise self._unreachable(cause) from error
         client.trust_env = False  # no HTTP proxy between us and the engine
+        client.headers["Connection"] = (
+            "close"  # a kept connection may be one to an engine that has been restarted since
+        )
         self._client = client
         return client
 
+    def close(self) -> None:
+        """Gives connections back; the next call makes new ones."""
+        client, self._client = self._client, None
+        if client is not None:
+            client.close()
+
     def _unreachable(self, error: BaseException) -> NanoclawError:
-        self._client = None  # the next engine there may speak another version
+        self.close()  # the next engine there may speak another version
         if f"[Errno {errno.EACCES}]" in str(error) or f"({errno.EACCES}, " in str(error):
             return engine_errors.shut(self.host)
         return engine_errors.unreachable(self.host, str(error)[:200])
@@ -192,12 +201,16 @@ class Endings:
         self._stream = stream
 
     def __iter__(self) -> Iterator[str]:
-        for event in self._stream:
-            yield str(event["Actor"]["Attributes"].get("name", ""))
+        try:
+            for event in self._stream:
+                yield str(event["Actor"]["Attributes"].get("name", ""))
+        finally:
+            self._stream._response.close()  # what the SDK's own close leaves to the garbage collector
 
     def close(self) -> None:
-        """Ends the reading."""
-        self._stream.close()
+        """Ends the reading, from any thread."""
+        with contextlib.suppress(OSError, AttributeError):  # it has ended by itself
+            self._stream.close()
 
 
 def check_host(host: str) -> str:

@@ -42,7 +42,7 @@ class DockerRuntime:
     name = "docker"
 
     def __init__(self, site: Site, host: str, *, seconds: int = 30) -> None:
-        engine = DockerEngine(host, seconds)
+        self._engine = engine = DockerEngine(host, seconds)
         self._site = site
         self._seconds = seconds
         self._containers = Containers(engine, site)
@@ -68,6 +68,7 @@ class DockerRuntime:
 
     async def close(self) -> None:
         self._endings.close()
+        self._engine.close()
 
     async def create(self, spec: AttemptSpec) -> Observed:
         return await self._call("create", self._containers.create, spec)

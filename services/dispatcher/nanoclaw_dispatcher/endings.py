@@ -37,8 +37,7 @@ class EndingsWatch:
         """Reads no more."""
         self._closed.set()
         if (stream := self._stream) is not None:
-            with contextlib.suppress(OSError, AttributeError):  # it has just ended by itself
-                stream.close()
+            stream.close()
 
     @contextlib.contextmanager
     def of(self, name: str) -> Iterator[asyncio.Event]:
@@ -57,6 +56,9 @@ class EndingsWatch:
         while not self._closed.is_set():
             try:
                 self._stream = self._engine.endings(self._label)
+                if self._closed.is_set():
+                    self._stream.close()
+                    return
                 self._tell(None)  # what ended before we listened
                 pause = 0.1
                 for name in self._stream:

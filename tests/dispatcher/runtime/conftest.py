@@ -205,18 +205,20 @@ class ProcessPlace(_Place):
 class DockerPlace(_Place):
     """Real containers. image: what they run in."""
 
-    def __init__(self, home: Path, host: str, image: str) -> None:
+    def __init__(self, home: Path, host: str, image: str, *, seconds: int = 30, prefix: str = "") -> None:
         super().__init__(home)
         self.host = host
+        self.seconds = seconds
         self.uid = os.getuid() or 10002
-        self.site = Site(home, os.path.realpath(home), f"{home.name}-", image, self.uid, host.removeprefix("unix://"))
+        prefix = prefix or f"{home.name}-"  # several tests share an engine
+        self.site = Site(home, os.path.realpath(home), prefix, image, self.uid, host.removeprefix("unix://"))
         self._opened: list[DockerRuntime] = []
 
     async def open(self) -> None:
         self.runtime = await self.successor()
 
     async def successor(self) -> DockerRuntime:
-        runtime = DockerRuntime(self.site, self.host)
+        runtime = DockerRuntime(self.site, self.host, seconds=self.seconds)
         await runtime.open()
         self._opened.append(runtime)
         return runtime
@@ -240,7 +242,8 @@ class DockerPlace(_Place):
         return self.site.prefix + attempt_id
 
     async def lose(self, attempt_id: str) -> None:
-        await asyncio.to_thread(engines.client(self.host).remove_container, self.name(attempt_id), force=True)
+        with engines.client(self.host) as api:
+            await asyncio.to_thread(api.remove_container, self.name(attempt_id), force=True)
 
 
 @pytest.fixture
@@ -306,3 +309,9 @@ async def python_containers(home: Path) -> AsyncIterator[DockerPlace]:
     """Real containers that have Python and the agent kit."""
     async with opened(DockerPlace(home, engines.require_engine(), engines.python_image())) as place:
         yield place
+
+
+@pytest.fixture
+def docker_place() -> type[DockerPlace]:
+    """For a test that chooses its engine, or its name."""
+    return DockerPlace
