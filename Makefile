@@ -9,7 +9,7 @@ READY  := $(VENV)/.ready
 TOOLS  := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/nanoclaw/bin
 PROTOS := $(sort $(wildcard protos/nanoclaw/*/v1/*.proto))
 
-.PHONY: help demo up down logs ps images operator serve serve-detached stop status test test-crash test-docker check lint format types walls stubs-in-step breaking protos release-protos jaeger bench requirements clean
+.PHONY: help demo demo-docker up down logs ps images operator serve serve-detached stop status test test-crash test-docker check lint format types walls stubs-in-step breaking protos release-protos jaeger bench requirements clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,6 +25,10 @@ $(READY): requirements/dev.txt pyproject.toml
 
 demo: $(READY) ## the main job: governed tasks from INBOX to DONE through four services, live in the terminal
 	@$(BIN)/nanoclaw demo
+
+demo-docker: up ## the main job in containers: the same tasks, each attempt of an agent in a container of its own
+	@NANOCLAW_AT=127.0.0.1:$${NANOCLAW_PORT_GOVERNANCE:-50051} deploy/nanoclaw demo --compose deploy/compose \
+	  $(if $(filter 0,$(NANOCLAW_JAEGER)),,--traces http://127.0.0.1:$${NANOCLAW_PORT_JAEGER:-16686})
 
 up: $(READY) images ## start everything in containers, wait until all are healthy, say where things are
 	@deploy/compose run --rm setup

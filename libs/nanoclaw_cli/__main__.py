@@ -92,11 +92,20 @@ def root(
 
 
 @app.command()
-def demo(context: typer.Context) -> None:
+def demo(
+    context: typer.Context,
+    compose: Annotated[
+        str, typer.Option(help="Play in containers that run already; what runs compose: deploy/compose.")
+    ] = "",
+    traces: Annotated[str, typer.Option(help="With --compose: where Jaeger's pages are.")] = "",
+) -> None:
     """The main job, live: governed tasks through every state, agents at work, gates, a brokered call, the trace."""
-    from nanoclaw_cli.demo import demo as run  # its libraries are needed nowhere else
+    from nanoclaw_cli.demo import demo as play  # their libraries are needed nowhere else
+    from nanoclaw_cli.stage import Containers, Processes, Stage
 
-    if not asyncio.run(run(invocation.current().home, console(), os.environ)):
+    given = invocation.current()
+    stage: Stage = Containers(given, compose, traces) if compose else Processes(given.home, os.environ)
+    if not asyncio.run(play(stage, console())):
         raise typer.Exit(1)
 
 

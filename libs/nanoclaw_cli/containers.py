@@ -18,6 +18,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from nanoclaw_cli.commands import output_of
 from nanoclaw_cli.invocation import command, current
 from nanoclaw_cli.output import console, say, say_json
 from nanoclaw_cli.services import SERVICES
@@ -102,8 +103,8 @@ async def containers(
 
 
 async def _look(compose: list[str]) -> list[Seen]:
-    ids = (await _run(*compose, "ps", "-q")).split()
-    seen = parse(await _run("docker", "inspect", *ids)) if ids else []
+    ids = (await output_of(*compose, "ps", "-q")).split()
+    seen = parse(await output_of("docker", "inspect", *ids)) if ids else []
     # The engine asks every fifteen seconds; whoever waits asks the same question now.
     return list(await asyncio.gather(*(_asked(one) for one in seen)))
 
@@ -112,30 +113,10 @@ async def _asked(one: Seen) -> Seen:
     if one.status != "running" or one.health in ("", "healthy"):
         return one
     try:
-        await _run("docker", "exec", one.id, *PROBE)
+        await output_of("docker", "exec", one.id, *PROBE)
     except NanoclawError:
         return one
     return replace(one, health="healthy")
-
-
-async def _run(*words: str) -> str:
-    """What a command writes. Raises UNAVAILABLE COMMAND_FAILED with its last line."""
-    process = await asyncio.create_subprocess_exec(
-        *words,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    out, err = await process.communicate()
-    if process.returncode:
-        last = (err.decode(errors="replace").strip().splitlines() or [f"exit {process.returncode}"])[-1]
-        raise NanoclawError(
-            Kind.UNAVAILABLE,
-            "COMMAND_FAILED",
-            f"{' '.join(words[:3])}: {last}",
-            next_step="see that the engine runs (docker info), and that you may use it",
-        )
-    return out.decode(errors="replace")
 
 
 async def _refusal(compose: list[str], seen: list[Seen], seconds: float) -> NanoclawError:
@@ -144,7 +125,7 @@ async def _refusal(compose: list[str], seen: list[Seen], seconds: float) -> Nano
         return NanoclawError(
             Kind.UNAVAILABLE, "NO_CONTAINERS", "no container of the project is there", next_step="start it: make up"
         )
-    lines = (await _run(*compose, "logs", "--no-color", "--tail", "1", bad.service)).strip().splitlines() or [""]
+    lines = (await output_of(*compose, "logs", "--no-color", "--tail", "1", bad.service)).strip().splitlines() or [""]
     return NanoclawError(
         Kind.UNAVAILABLE,
         "CONTAINER_NOT_HEALTHY",

@@ -2,12 +2,9 @@
 
 import asyncio
 import contextlib
-import os
-import sys
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 
 from rich.console import Console
 from rich.live import Live
@@ -16,25 +13,18 @@ from rich.table import Table
 from nanoclaw.broker.v1 import broker_pb2_grpc
 from nanoclaw.governance.v1 import governance_pb2 as pb
 from nanoclaw.governance.v1 import governance_pb2_grpc
-from nanoclaw_cli import scenario, trace_view
+from nanoclaw_cli import scenario
 from nanoclaw_cli.board import Board, state_name
-from nanoclaw_cli.collector import Collector
-from nanoclaw_cli.services import SERVICES
-from nanoclaw_cli.supervisor import Supervisor
+from nanoclaw_cli.stage import Stage
 from nanoclaw_core.errors import NanoclawError
-from nanoclaw_rpc import connect
-from nanoclaw_store import verify
-
-PATIENCE_SECONDS = 45.0
 
 
 @dataclass
 class Demo:
     """One run of the demo; ids carry its start time, so that it can be run again over the same data."""
 
-    home: Path
+    stage: Stage
     console: Console
-    environ: Mapping[str, str]
     run_id: str = field(default_factory=lambda: f"demo-{datetime.now(UTC):%Y%m%d-%H%M%S}")
     board: Board = field(default_factory=Board)
     paths: dict[str, list[str]] = field(default_factory=dict)
@@ -42,25 +32,18 @@ class Demo:
     _live: Live | None = None
 
     async def run(self) -> bool:
-        """Starts everything, waits for the end, shows it, stops everything. Answers whether all is where it must be."""
-        self.board.headline = f"NanoClaw OS demo · data in {self.home}"
-        (self.home / "logs").mkdir(parents=True, exist_ok=True)
-        collector = Collector(self.home / "logs" / "traces.jsonl")
-        async with collector.serving() as endpoint:
-            ours = "OTEL_EXPORTER_OTLP_ENDPOINT" not in self.environ
-            environ = {**self.environ, **({"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint} if ours else {})}
-            supervisor = Supervisor(self.home, [sys.executable], environ, notice=self._service)
-            with self._view():
-                async with supervisor.running():
-                    try:
-                        async with asyncio.timeout(PATIENCE_SECONDS):
-                            await self._play()
-                    except TimeoutError:
-                        self._fact(
-                            f"gave up after {PATIENCE_SECONDS:g} s; the services' logs are in {self.home / 'logs'}"
-                        )
-                    await self._read_histories()
-            return self._show(collector if ours else None, self.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT", ""))
+        """Plays on the stage, waits for the end, shows it. Answers whether all is where it must be."""
+        self.board.headline = self.stage.headline
+        with self._view():
+            async with self.stage.running(self._service):
+                self.board.headline = self.stage.headline
+                try:
+                    async with asyncio.timeout(self.stage.patience):
+                        await self._play()
+                except TimeoutError:
+                    self._fact(f"gave up after {self.stage.patience:g} s; {self.stage.logs}")
+                await self._read_histories()
+        return await self._show()
 
     @contextlib.contextmanager
     def _view(self) -> Iterator[None]:
@@ -82,17 +65,14 @@ class Demo:
 
     @contextlib.asynccontextmanager
     async def _governance(self) -> "AsyncIterator[governance_pb2_grpc.GovernanceServiceAsyncStub]":
-        async with connect(SERVICES[0].target(self.home), token_file=self._token()) as channel:
+        async with self.stage.connect("governance") as channel:
             yield governance_pb2_grpc.GovernanceServiceStub(channel)
-
-    def _token(self) -> Path:
-        return self.home / "secrets" / "operators" / "founder.token"
 
     async def _play(self) -> None:
         stories = scenario.stories(self.run_id)
         async with (
             self._governance() as governance,
-            connect(SERVICES[1].target(self.home), token_file=self._token()) as channel,
+            self.stage.connect("broker") as channel,
         ):
             head = (await governance.GetStatus(pb.GetStatusRequest())).head
             watching = asyncio.create_task(self._watch(governance, head, {s.request.id for s in stories if s.states}))
@@ -167,7 +147,7 @@ class Demo:
                 moves = [fact for fact in answer.activities if fact.action in ("create", "transition")]
                 self.paths[task_id] = [state_name(fact.to_state) for fact in moves]
 
-    def _show(self, collector: Collector | None, endpoint: str) -> bool:
+    async def _show(self) -> bool:
         """Each task's history, the log's verification and the trace; answers whether all is as it must be."""
         table = Table(title="what happened", title_justify="left")
         for heading in ("task", "what it shows", "its path", "as it must be"):
@@ -184,34 +164,21 @@ class Demo:
                 "yes" if right[-1] else "[red]no",
             )
         self.console.print(table)
-        report = verify(self.home / "store" / "nanoclaw.db")
-        rows = sum(part.rows for part in report.slices)
+        verdict = await self.stage.verdict()
         self.console.print(
-            f"log: {rows} rows, chain whole, state equals the fold of the log"
-            if report.ok
-            else f"[red]log broken: {report.findings[:3]}"
+            f"[red]log broken: {verdict.findings[:3]}"
+            if verdict.findings
+            else f"log: {verdict.rows} rows, chain whole, state equals the fold of the log"
         )
-        self._show_trace(collector, endpoint)
-        return all(right) and report.ok
-
-    def _show_trace(self, collector: Collector | None, endpoint: str) -> None:
         first = self.board.tasks.get(f"{self.run_id}-1")
-        if first is None:
-            return
-        trace_id = first.traceparent.split("-")[1] if first.traceparent else ""
-        if collector is None:
-            self.console.print(f"trace of {first.id}: {trace_id}, sent to {endpoint}")
-            return
-        self.console.print(trace_view.tree(collector.trace(trace_id), f"trace {trace_id}: {first.title}"))
-        self.console.print(
-            f"all spans are in {collector.file}; to see them in Jaeger, run one that takes OTLP on port 4317, then\n"
-            f"  OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:4317 make demo"
-        )
+        if first is not None:
+            self.stage.show_trace(self.console, first, first.traceparent.split("-")[1] if first.traceparent else "")
+        return all(right) and not verdict.findings
 
 
-async def demo(home: Path, console: Console, environ: Mapping[str, str] = os.environ) -> bool:
-    """Runs the demo over `home`; False where a task is not where it must be after 45 s.
+async def demo(stage: Stage, console: Console) -> bool:
+    """Plays the demo; False where a task is not where it must be when the stage's patience ends.
 
-    Raises NanoclawError where a service does not start.
+    Raises NanoclawError where a service does not start, or is not there.
     """
-    return await Demo(home, console, environ).run()
+    return await Demo(stage, console).run()

@@ -12,7 +12,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from nanoclaw_cli.services import Service
+from nanoclaw_cli.services import SERVICES, Service
 from nanoclaw_core.errors import Kind, NanoclawError
 from nanoclaw_core.ids import new_ulid
 from nanoclaw_rpc.listen import is_loopback
@@ -29,7 +29,8 @@ RequestId = Annotated[
 @dataclass(frozen=True, slots=True)
 class Invocation:
     """home: NANOCLAW_HOME. operator: who asks. as_json: answer for programs. request_id: of the mutation. secrets:
-    NANOCLAW_SECRETS; None: home/secrets. at: the host whose ports the services listen on; empty: their sockets.
+    NANOCLAW_SECRETS; None: home/secrets. at: the host on whose ports 50051 to 50054 the services listen, or
+    host:port where they begin at another; empty: their sockets.
     tls_enabled, tls_dir: whether those ports have TLS, and where the operator's certificate is.
     """
 
@@ -49,7 +50,19 @@ class Invocation:
 
     def target(self, service: Service) -> str:
         """The gRPC target of a service."""
-        return f"{self.at}:{service.port}" if self.at else service.target(self.home)
+        if not self.at:
+            return service.target(self.home)
+        return f"{self._host}:{service.port - SERVICES[0].port + self._first_port}"
+
+    @property
+    def _host(self) -> str:
+        host, _, port = self.at.rpartition(":")
+        return host if host and port.isdecimal() else self.at
+
+    @property
+    def _first_port(self) -> int:
+        port = self.at.removeprefix(f"{self._host}:")
+        return int(port) if port != self.at else SERVICES[0].port
 
     @property
     def tls(self) -> Tls | None:
@@ -57,7 +70,7 @@ class Invocation:
         if not self.at:
             return None
         found = from_settings(self.secrets_folder, f"operator:{self.operator}", self.tls_enabled, self.tls_dir)
-        if found is None and not is_loopback(self.at):
+        if found is None and not is_loopback(self._host):
             raise NanoclawError(
                 Kind.INVALID,
                 "NOT_ENCRYPTED",

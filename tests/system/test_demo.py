@@ -7,6 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from nanoclaw_cli.demo import demo
+from nanoclaw_cli.stage import Processes
 
 
 async def test_the_demo_ends_with_every_task_where_it_must_be_and_one_trace_over_all_services(
@@ -14,7 +15,7 @@ async def test_the_demo_ends_with_every_task_where_it_must_be_and_one_trace_over
 ) -> None:
     """Five tasks take their paths, the log verifies, the first one's trace holds four services and the agent."""
     out = io.StringIO()
-    assert await demo(short_home, Console(file=out, width=250), environ), out.getvalue()
+    assert await demo(Processes(short_home, environ), Console(file=out, width=250)), out.getvalue()
     text = out.getvalue()
     assert "chain whole, state equals the fold of the log" in text
     assert "refused: PRODUCT_KILLED" in text
@@ -34,4 +35,4 @@ async def test_the_demo_ends_with_every_task_where_it_must_be_and_one_trace_over
 async def test_the_demo_can_be_run_again_over_the_same_data(short_home: Path, environ: dict[str, str]) -> None:
     """A second run finds the first one's tasks and log, and ends as well."""
     for _ in range(2):
-        assert await demo(short_home, Console(file=io.StringIO(), width=250), environ)
+        assert await demo(Processes(short_home, environ), Console(file=io.StringIO(), width=250))
