@@ -4,6 +4,7 @@ import contextlib
 import functools
 import hashlib
 import io
+import itertools
 import os
 import re
 import shutil
@@ -21,6 +22,8 @@ import pytest
 _ROOT = Path(__file__).parents[2]
 _PROGRAMS = ("sh", "sleep", "head", "tr", "cat", "mkdir")
 _BASES = ("nanoclaw-base:bookworm", "nanoclaw-agent:latest", "python:3.13-slim")
+
+_numbers = itertools.count(1)
 
 HOST = os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
 
@@ -109,12 +112,20 @@ def _archive(files: dict[str, bytes]) -> bytes:
 
 
 class OwnEngine:
-    """An engine of the test's own, to be killed, stopped and filled; without bridges, since it is not the only one."""
+    """An engine of the test's own, to be killed, stopped and filled.
 
-    def __init__(self, folder: Path, megabytes: int) -> None:
-        if os.getuid() != 0 or shutil.which("dockerd") is None:
-            pytest.skip("an engine of the test's own needs root and dockerd")
+    It lives in a network of its own, since two engines in one fight over bridges and filters: one that is told to do
+    without a bridge begins by removing that of the other. bridges: whether containers get networks; then the ports that
+    they publish on `address` can be reached from here.
+    """
+
+    def __init__(self, folder: Path, megabytes: int, *, bridges: bool = False) -> None:
+        if os.getuid() != 0 or shutil.which("dockerd") is None or shutil.which("ip") is None:
+            pytest.skip("an engine of the test's own needs root, dockerd and ip (iproute2)")
         self.folder = folder
+        self.bridges = bridges
+        self.network = f"nc{os.getpid()}{next(_numbers)}"
+        self.address = self._make_network()
         self.host = f"unix://{folder}/docker.sock"
         self.data = folder / "data"
         self.data.mkdir(parents=True)
@@ -133,13 +144,31 @@ class OwnEngine:
         none = ["--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-forward=false", "--ip-masq=false"]
         roots = [f"--data-root={self.data}", f"--exec-root={self.folder}/exec", f"--pidfile={self.folder}/pid"]
         with (self.folder / "log").open("ab") as log:
-            command = ["dockerd", f"--host={self.host}", *roots, *none]
+            inside = ["nsenter", f"--net=/run/netns/{self.network}"]
+            command = [*inside, "dockerd", f"--host={self.host}", *roots, *([] if self.bridges else none)]
             self._process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
         deadline = time.monotonic() + 30
         while not self._answers():
             if self._process.poll() is not None or time.monotonic() > deadline:
                 pytest.skip(f"no engine of our own runs here: {(self.folder / 'log').read_text()[-500:]}")
             time.sleep(0.02)
+
+    def _make_network(self) -> str:
+        """A network namespace and a cable into it; answers the address of its end there."""
+        number = int.from_bytes(hashlib.sha256(self.network.encode()).digest()[:2])
+        ours, theirs = (f"10.{200 + number % 50}.{number >> 8}.{host}" for host in (1, 2))
+        for command in (
+            f"netns add {self.network}",
+            f"link add {self.network}a type veth peer name {self.network}b netns {self.network}",
+            f"addr add {ours}/30 dev {self.network}a",
+            f"link set {self.network}a up",
+            f"-n {self.network} addr add {theirs}/30 dev {self.network}b",
+            f"-n {self.network} link set lo up",
+            f"-n {self.network} link set {self.network}b up",
+            f"-n {self.network} route add default via {ours}",
+        ):
+            subprocess.run(["ip", *command.split()], check=True)
+        return theirs
 
     def _answers(self) -> bool:
         with socket.socket(socket.AF_UNIX) as ping, contextlib.suppress(OSError):
@@ -178,6 +207,7 @@ class OwnEngine:
         for path in reversed(mounted):
             if path.startswith(f"{self.folder}/"):
                 subprocess.run(["umount", "-l", path], check=True)
+        subprocess.run(["ip", "netns", "del", self.network], check=True)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _sweep(self) -> None:
