@@ -22,7 +22,8 @@ from hypothesis import strategies as st
 
 from nanoclaw_broker.providers import ActionFailed, Effect, Environment, Refused, Result
 from nanoclaw_broker.providers.addresses import AllowList, Reach, reach
-from nanoclaw_broker.providers.http import FetchParams, provider
+from nanoclaw_broker.providers.http import provider
+from nanoclaw_broker.providers.http_read import FetchParams
 from nanoclaw_core.errors import NanoclawError
 
 Answer = Callable[[str, dict[str, str]], bytes]
@@ -162,13 +163,13 @@ async def test_what_is_not_on_the_list_is_refused_before_anything_is_sent(url: s
 )
 def test_the_same_host_in_another_spelling_is_on_the_list(url: str, allow: str) -> None:
     """Case and the final dot do not matter."""
-    (acting, _) = provider(Environment(home=Path("/nowhere"), http_allow=allow)).actions
+    acting, *_ = provider(Environment(home=Path("/nowhere"), http_allow=allow)).actions
     acting.check(FetchParams(url=url))
 
 
 def test_headers_that_could_do_harm_are_refused() -> None:
     """No host, no credentials, no way to smuggle a second request."""
-    (acting, _) = provider(Environment(home=Path("/nowhere"), http_allow="example.org")).actions
+    acting, *_ = provider(Environment(home=Path("/nowhere"), http_allow="example.org")).actions
     for name in ("Host", "Authorization", "Cookie", "Transfer-Encoding", "X-Forwarded-For", "Content-Length"):
         with pytest.raises(Refused):
             acting.check(FetchParams(url="http://example.org/", headers={name: "x"}))
@@ -284,7 +285,7 @@ async def test_redirects_are_checked_like_the_first_url(location: str, code: str
 async def test_a_redirect_does_not_leave_https() -> None:
     """What was asked for over TLS is not then fetched in the clear."""
     made = provider(Environment(home=Path("/nowhere"), http_allow="a.test"))
-    (acting, _) = made.actions
+    acting, *_ = made.actions
     with pytest.raises(ActionFailed) as raised:
         acting._next(httpx.URL("https://a.test/"), "http://a.test/", 1)
     assert raised.value.code == "REDIRECT_NOT_ALLOWED"

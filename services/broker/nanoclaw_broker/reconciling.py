@@ -170,9 +170,7 @@ class Reconciler:
                         return self._told(row, Outcome.UNDONE, result.summary or "undone")
         except _NotYet:
             raise
-        except ActionFailed as error:
-            if row.ends_by is UnknownEnd.PROVIDER_KEY and self._quiet_enough(row):
-                return self._told(row, Outcome.DID_NOT_HAPPEN, f"sent again under its key: {error.code}")
+        except ActionFailed as error:  # also under its key: the first request may have got another answer
             raise _NotYet(f"the provider answers {error.code}") from None
         except Exception as error:  # whatever it is, it says nothing about the call
             raise _NotYet(type(error).__name__) from None

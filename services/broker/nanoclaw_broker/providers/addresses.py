@@ -80,8 +80,8 @@ class AllowList:
     host may be on a private network. Raises INVALID_SETTING.
     """
 
-    def __init__(self, text: str) -> None:
-        self.entries = tuple(_parse(part.strip()) for part in text.split(",") if part.strip())
+    def __init__(self, text: str, setting: str = "NANOCLAW_BROKER_HTTP_ALLOW") -> None:
+        self.entries = tuple(_parse(part.strip(), setting) for part in text.split(",") if part.strip())
 
     def find(self, host: str, port: int) -> Entry | None:
         """The entry that lets this host and port pass; one with a port comes first."""
@@ -118,7 +118,7 @@ def _matches(entry: Entry, host: str, port: int) -> bool:
     return host.endswith("." + entry.host) if entry.below else host == entry.host
 
 
-def _parse(text: str) -> Entry:
+def _parse(text: str, setting: str) -> Entry:
     host, port = text, ""
     if text.startswith("["):
         host, _, rest = text.partition("]")
@@ -131,7 +131,7 @@ def _parse(text: str) -> Entry:
         raise NanoclawError(
             Kind.INVALID,
             "INVALID_SETTING",
-            f"NANOCLAW_BROKER_HTTP_ALLOW: {text!r} is not a host",
-            next_step="write host, *.domain, host:port or [address]:port, separated by commas",
+            f"{setting}: {text!r} is not a host",
+            next_step="write host, *.domain, host:port or [address]:port",
         )
     return Entry(name, int(port) if port else None, below)
