@@ -131,6 +131,16 @@ async def test_a_key_is_dispatched_once(database: Database) -> None:
     assert row(database, "e") is None
 
 
+@pytest.mark.parametrize("state", [DispatchState.DONE, DispatchState.FAILED, DispatchState.CANCELLED])
+async def test_what_is_closed_gets_no_further_attempt(database: Database, state: DispatchState) -> None:
+    """It has to be opened again first, by a person."""
+    await bring(database, state)
+    with pytest.raises(NanoclawError) as refused:
+        await database.write(lambda tx: dispatches.next_attempt(tx, "d", instance="i"))
+    assert refused.value.reason == "DISPATCH_CHANGED"
+    assert row(database)["attempts"] == 1
+
+
 async def test_a_further_attempt_needs_that_none_of_its_group_is_alive(database: Database) -> None:
     """Of whatever dispatch of that task; each gets the next number and a higher fence."""
     first = await bring(database, DispatchState.STARTED)

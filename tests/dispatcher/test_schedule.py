@@ -148,6 +148,8 @@ def test_a_hard_limit_holds_what_begins_and_nothing_that_goes_on() -> None:
     for doing, started in ((0, "abr"), (1, "ar"), (2, "r"), (3, "r")):
         assert "".join(keys(choose(queue, replace(IDLE, doing={"developer": doing}, wip=wip), NOW))) == started
     assert keys(choose([waiting("w", "writer")], replace(IDLE, doing={"writer": 9}, wip=wip), NOW)) == ["w"]
+    review_first = [waiting("r", since="", begins=False), waiting("a")]
+    assert keys(choose(review_first, replace(IDLE, doing={"developer": 1}, wip=wip), NOW)) == ["r", "a"]
 
 
 def test_a_soft_limit_only_warns() -> None:

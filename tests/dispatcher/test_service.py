@@ -240,6 +240,29 @@ async def test_a_repeated_cancel_gets_the_first_answer_and_another_body_none(wor
     assert len(world.fake.running) == 1
 
 
+async def test_the_first_who_cancels_gives_the_reason(world: Any) -> None:
+    """While the agent is still being stopped, a second wish changes nothing."""
+    go = asyncio.Event()
+
+    async def stubborn(run: Any) -> int:
+        run.trap = True
+        await go.wait()
+        return 0
+
+    world.fake.agent = stubborn
+    api = await world.api(await world.dispatcher())
+    await world.operator.ready("t1")
+    await world.until(lambda: [row["state"] for row in world.attempts()] == ["STARTED"])
+    (row,) = world.dispatches()
+    assert (await api.CancelDispatch(w.pb_cancel(row["id"], "the first"))).changed
+    await world.until(lambda: world.fake.attempts[world.fake.runs[0]].terminated.is_set())
+    request = pb.CancelDispatchRequest(request_id="second", dispatch_id=row["id"], reason="another")
+    assert not (await api.CancelDispatch(request)).changed
+    go.set()
+    assert (await world.at("t1", "BLOCKED")).state_reason == "the first"
+    await world.quiet()
+
+
 async def test_a_request_id_is_its_caller_s_own(world: Any) -> None:
     """Two people may use the same word."""
     api = await idle(world, "t1", "t2")
