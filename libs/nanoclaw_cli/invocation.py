@@ -13,9 +13,9 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from nanoclaw_cli.services import SERVICES, Service
+from nanoclaw_core.addresses import is_loopback
 from nanoclaw_core.errors import Kind, NanoclawError
 from nanoclaw_core.ids import new_ulid
-from nanoclaw_rpc.listen import is_loopback
 from nanoclaw_rpc.tls import Tls, from_settings
 
 F = TypeVar("F", bound=Callable[..., Awaitable[None]])

@@ -2,7 +2,6 @@
 
 import contextlib
 import fcntl
-import ipaddress
 import os
 import socket
 import stat
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import grpc
 
+from nanoclaw_core.addresses import host_and_port, is_loopback
 from nanoclaw_core.errors import Kind, NanoclawError
 
 _LONGEST_PATH = 107  # sun_path, without its final zero
@@ -84,10 +84,10 @@ def bind_tcp(
 
     Raises NOT_LOOPBACK for clear text beyond this machine that is not allowed, ADDRESS_IN_USE, INVALID_ADDRESS.
     """
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdecimal():
+    at = host_and_port(address)
+    if at is None:
         raise _invalid(address, "is neither unix:path nor host:port", "write it so")
-    if credentials is None and not allow_remote and not is_loopback(host):
+    if credentials is None and not allow_remote and not is_loopback(at[0]):
         raise NanoclawError(
             Kind.INVALID,
             "NOT_LOOPBACK",
@@ -95,17 +95,7 @@ def bind_tcp(
             next_step="set NANOCLAW_TLS_ENABLED=1, or listen on 127.0.0.1 or a unix socket, or allow it explicitly",
             address=address,
         )
-    return f"{host}:{_add_port(server, address, credentials)}"
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host is this machine to itself."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
+    return f"{address.rpartition(':')[0]}:{_add_port(server, address, credentials)}"
 
 
 def _add_port(server: grpc.aio.Server, address: str, credentials: grpc.ServerCredentials | None = None) -> int:

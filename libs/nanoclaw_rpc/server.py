@@ -14,10 +14,11 @@ from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2_grpc
 from grpc_reflection.v1alpha._async import ReflectionServicer
 
+from nanoclaw_core.addresses import is_loopback
 from nanoclaw_rpc import health
 from nanoclaw_rpc.access import Access
 from nanoclaw_rpc.credentials import Credentials
-from nanoclaw_rpc.listen import UnixListener, bind_tcp, is_loopback
+from nanoclaw_rpc.listen import UnixListener, bind_tcp
 from nanoclaw_rpc.routes import Routes, Tasks
 from nanoclaw_rpc.symbols import Symbols
 from nanoclaw_rpc.tls import Tls

@@ -1,6 +1,5 @@
 """Metrics: a registry per service, and a counter of RPC times that costs well under a microsecond."""
 
-import ipaddress
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from itertools import accumulate
@@ -10,6 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, star
 from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.registry import Collector
 
+from nanoclaw_core.addresses import host_and_port, is_loopback
 from nanoclaw_core.errors import Kind, NanoclawError
 
 M = TypeVar("M", Counter, Gauge, Histogram)
@@ -85,8 +85,8 @@ class Metrics:
 
     def serve(self, address: str) -> tuple[int, Callable[[], None]]:
         """Serves the registry on `host:port`, loopback only; answers the port (0 takes a free one) and how to stop."""
-        host, _, port = address.rpartition(":")
-        if not _is_loopback(host) or not port.isdecimal():
+        at = host_and_port(address)
+        if at is None or not is_loopback(at[0]):
             raise NanoclawError(
                 Kind.INVALID,
                 "NOT_LOOPBACK",
@@ -94,7 +94,7 @@ class Metrics:
                 next_step="use 127.0.0.1:port and a scraper on this machine",
             )
         try:
-            server, thread = start_http_server(int(port), addr=host.strip("[]"), registry=self.registry)
+            server, thread = start_http_server(at[1], addr=at[0], registry=self.registry)
         except OSError as error:
             raise NanoclawError(
                 Kind.UNAVAILABLE,
@@ -109,12 +109,3 @@ class Metrics:
             thread.join(1.0)
 
         return server.server_port, stop
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from nanoclaw_broker.policy import Level, Limits
 from nanoclaw_core import settings
+from nanoclaw_core.addresses import listening, unix_socket
 from nanoclaw_core.errors import Kind, NanoclawError
 from nanoclaw_rpc import tls
 
@@ -77,8 +78,7 @@ class Settings:
     @property
     def addresses(self) -> list[str]:
         """Where to listen."""
-        given = [part.strip() for part in self.listen.split(",") if part.strip()]
-        return given or [f"unix:{self.home.absolute() / 'run' / 'broker.sock'}"]
+        return listening(self.listen, self.home, "broker")
 
     @property
     def secrets_folder(self) -> Path:
@@ -88,7 +88,7 @@ class Settings:
     @property
     def governance_address(self) -> str:
         """Where governance is."""
-        return self.governance or f"unix:{self.home.absolute() / 'run' / 'governance.sock'}"
+        return self.governance or unix_socket(self.home, "governance")
 
     @property
     def limits(self) -> Limits:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nanoclaw_core import settings
+from nanoclaw_core.addresses import listening, unix_socket
 from nanoclaw_core.errors import Kind, NanoclawError
 from nanoclaw_dispatcher.ending import RetryPolicy
 from nanoclaw_dispatcher.means import Limits
@@ -67,9 +68,6 @@ class Settings:
     tls_enabled: bool = False
     tls_dir: Path | None = None
 
-    def _socket(self, service: str) -> str:
-        return f"unix:{self.home.absolute()}/run/{service}.sock"
-
     @property
     def secrets_folder(self) -> Path:
         """Where tokens and keys lie."""
@@ -83,17 +81,17 @@ class Settings:
     @property
     def addresses(self) -> list[str]:
         """Where to listen."""
-        return [each.strip() for each in self.listen.split(",") if each.strip()] or [self._socket("dispatcher")]
+        return listening(self.listen, self.home, "dispatcher")
 
     @property
     def governance_address(self) -> str:
         """Where governance listens."""
-        return self.governance or self._socket("governance")
+        return self.governance or unix_socket(self.home, "governance")
 
     @property
     def gateway_address(self) -> str:
         """Where the gateway listens."""
-        return self.gateway or self._socket("gateway")
+        return self.gateway or unix_socket(self.home, "gateway")
 
     @property
     def limits(self) -> Limits:

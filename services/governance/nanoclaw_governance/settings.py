@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nanoclaw_core import settings
+from nanoclaw_core.addresses import listening, unix_socket
 from nanoclaw_governance.policy import Policy
 from nanoclaw_rpc import tls
 
@@ -49,14 +50,12 @@ class Settings:
     @property
     def addresses(self) -> list[str]:
         """Where to listen."""
-        return [address.strip() for address in self.listen.split(",") if address.strip()] or [
-            f"unix:{self.home.absolute()}/run/governance.sock"
-        ]
+        return listening(self.listen, self.home, "governance")
 
     @property
     def broker_address(self) -> str:
         """Where the broker listens."""
-        return self.broker or f"unix:{self.home.absolute()}/run/broker.sock"
+        return self.broker or unix_socket(self.home, "broker")
 
     @property
     def policy(self) -> Policy:

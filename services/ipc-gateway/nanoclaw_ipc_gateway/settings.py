@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from nanoclaw_core.addresses import listening, unix_socket
 from nanoclaw_core.errors import Kind, NanoclawError
 from nanoclaw_core.ids import check_group
 from nanoclaw_core.settings import load
@@ -62,7 +63,7 @@ class Settings:
 
     def address(self, service: str) -> str:
         """Where another service is."""
-        return str(getattr(self, service)) or f"unix:{self.home / 'run' / f'{service}.sock'}"
+        return str(getattr(self, service)) or unix_socket(self.home, service)
 
     @property
     def secrets_folder(self) -> Path:
@@ -77,8 +78,7 @@ class Settings:
     @property
     def addresses(self) -> list[str]:
         """Where to listen."""
-        given = [address.strip() for address in self.listen.split(",") if address.strip()]
-        return given or [f"unix:{self.home / 'run' / 'gateway.sock'}"]
+        return listening(self.listen, self.home, "gateway")
 
     def groups(self) -> list[str]:
         """The groups that have a standing mailbox. Raises INVALID_SETTING for a file that can't be read."""
