@@ -28,6 +28,8 @@ EXPECTED: dict[str, set[Access]] = {
     "ListCapabilities": READERS,
     "ListProviders": READERS,
     "WatchCapabilities": READERS - {Access.GROUP},
+    "OpenRelay": {Access.DISPATCHER},
+    "CloseRelay": {Access.DISPATCHER},
     "GetStatus": READERS,
 }
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from messages_api import KEY, MessagesApi, Reply
+from messages_api import KEY, PRICES, MessagesApi, Reply
 from pydantic import SecretStr
 
 from nanoclaw.broker.v1 import broker_pb2 as pb
@@ -25,7 +25,6 @@ from nanoclaw_core.errors import NanoclawError
 
 L2 = pb.ACCESS_LEVEL_L2
 ASK = {"model": "claude-test", "max_tokens": 100, "messages": [{"role": "user", "content": "Hi"}]}
-PRICES = {"claude-test": {"input": 3.0, "output": 15.0}, "claude-dear": {"input": 15, "output": 75}}
 EFFECT = Effect("c1", "developer")
 
 
@@ -33,20 +32,6 @@ EFFECT = Effect("c1", "developer")
 def api() -> Iterator[MessagesApi]:
     with MessagesApi() as server:
         yield server
-
-
-def configure(home: Path, api: MessagesApi, **more: Any) -> None:
-    """What an operator writes: the table and the key."""
-    settings = {"base_url": api.url} | more
-    lines = ["[llm]", *(f"{name} = {json.dumps(value)}" for name, value in settings.items())]
-    for model, prices in PRICES.items():
-        lines += [f'[llm.models."{model}"]', *(f"{name} = {value}" for name, value in prices.items())]
-    (home / "config").mkdir(exist_ok=True)
-    (home / "config" / "providers.toml").write_text("\n".join(lines))
-    (home / "secrets" / "broker").mkdir(exist_ok=True)
-    key = home / "secrets" / "broker" / "llm_api_key"
-    key.write_text(api.key)
-    key.chmod(0o600)
 
 
 @asynccontextmanager
@@ -305,7 +290,7 @@ def broker_with(home: Path, api: MessagesApi, start: Any) -> Any:
     """A broker whose operator has configured models."""
 
     def started(**settings: Any) -> Any:
-        configure(home, api)
+        api.configure(home)
         return start(**settings)
 
     return started

@@ -18,6 +18,7 @@ from nanoclaw_store.testing import assert_schema_matches
 PINNED = {
     "1.0.0": "0ddd10b86c954736484b88b0336dd5b30323f2c590477435f5dcd34d0d489ec7",
     "1.1.0": "1966000e937b5f3b50006732fc33226cf5c64fd8084ca6b7cc3d84a2c20fdf01",
+    "1.2.0": "b63525cb15a6ef5d7eb5327dd14cb39db4b691dd87518f6212a4d668cfcf2e56",
 }
 
 

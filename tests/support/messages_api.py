@@ -10,6 +10,7 @@ import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -19,6 +20,8 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 KEY = "sk-test-8c1d7f0a93b24e56"
+PRICES = {"claude-test": {"input": 3.0, "output": 15.0}, "claude-dear": {"input": 15, "output": 75}}
+"""Dollars per million tokens, as `configure` writes them."""
 ERRORS = {
     400: "invalid_request_error", 401: "authentication_error", 402: "billing_error", 403: "permission_error",
     404: "not_found_error", 413: "request_too_large", 429: "rate_limit_error", 500: "api_error",
@@ -86,6 +89,19 @@ class MessagesApi:
     def next(self, *replies: Reply) -> None:
         """What the next requests get."""
         self.replies.extend(replies)
+
+    def configure(self, home: Path, **more: Any) -> None:
+        """What an operator writes: the table `[llm]`, and the key's file."""
+        settings = {"base_url": self.url} | more
+        lines = ["[llm]", *(f"{name} = {json.dumps(value)}" for name, value in settings.items())]
+        for model, prices in PRICES.items():
+            lines += [f'[llm.models."{model}"]', *(f"{name} = {value}" for name, value in prices.items())]
+        (home / "config").mkdir(exist_ok=True)
+        (home / "config" / "providers.toml").write_text("\n".join(lines))
+        (home / "secrets" / "broker").mkdir(exist_ok=True, parents=True)
+        key = home / "secrets" / "broker" / "llm_api_key"
+        key.write_text(self.key)
+        key.chmod(0o600)
 
     async def _messages(self, request: Request) -> Response:
         asked, refused = await self._read(request)

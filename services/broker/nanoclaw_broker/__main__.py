@@ -18,10 +18,13 @@ from nanoclaw_broker.grants import Grants
 from nanoclaw_broker.kept_params import Seal
 from nanoclaw_broker.kill_switch import KillSwitch
 from nanoclaw_broker.lock import held
+from nanoclaw_broker.observing import Observer
 from nanoclaw_broker.providers import Environment
 from nanoclaw_broker.providers.builtin import BUILTIN
 from nanoclaw_broker.reconciling import Reconciler
 from nanoclaw_broker.recovery import settle_crashed
+from nanoclaw_broker.relay.sockets import Sockets
+from nanoclaw_broker.relaying import Relaying
 from nanoclaw_broker.runtime_servicer import RuntimeServicer
 from nanoclaw_broker.secrets import Secrets, open_key
 from nanoclaw_broker.servicer import BrokerServicer, spec
@@ -76,17 +79,22 @@ async def run(
             secrets,
             key,
             settings.limits,
+            relay_limits=settings.relay_limits,
             most_seconds=settings.call_seconds,
             on_unknown=reconciler.wake,
         )
+        observer = Observer(telemetry)
+        sockets = Sockets(home, settings.agent_uid)
+        relaying = Relaying(broker, sockets, secrets, observer.observe, settings.relay_seconds)
         reconciling: asyncio.Task[None] | None = None
         try:
             await providers.start()
             await settle_crashed(database)
+            await relaying.restore()
             reconciling = asyncio.create_task(reconciler.run())
             grants = Grants(database, providers)
             kill_switch = KillSwitch(database, providers, grants.tell)
-            servicer = BrokerServicer(broker, grants, kill_switch, telemetry, to_text(utc_now()))
+            servicer = BrokerServicer(broker, grants, kill_switch, relaying, observer, to_text(utc_now()))
             runtime = RuntimeServicer(Budgets(database, settings.limits))
             server = Server(
                 listen=settings.addresses,
@@ -103,6 +111,7 @@ async def run(
             await serve_until_signalled(server, ready=ready)
         finally:
             asyncio.get_running_loop().remove_signal_handler(signal.SIGHUP)
+            await relaying.stop()
             await _end(reconciling)
             await broker.close(settings.grace_seconds)
             await providers.close()

@@ -20,6 +20,8 @@ ACCESS: dict[str, frozenset[Access]] = {
     "ListCapabilities": _READERS,
     "ListProviders": _READERS,
     "WatchCapabilities": _OPERATORS | {Access.SERVICE},
+    "OpenRelay": frozenset({Access.DISPATCHER}),
+    "CloseRelay": frozenset({Access.DISPATCHER}),
     "GetStatus": _READERS,
 }
 

@@ -14,12 +14,12 @@ from nanoclaw_broker.asking import Asked
 from nanoclaw_broker.call import decide
 from nanoclaw_broker.calls import End, Entry, Stake
 from nanoclaw_broker.decision import Decision, Outcome
-from nanoclaw_broker.execution import Claimed, Executor
+from nanoclaw_broker.execution import Claimed, Exchange, Executor
 from nanoclaw_broker.facts import Facts
 from nanoclaw_broker.governance import Reading, Tasks
 from nanoclaw_broker.kept_params import Seal
 from nanoclaw_broker.ledger import EFFECT_UNKNOWN, State
-from nanoclaw_broker.policy import COUNTED, Limits
+from nanoclaw_broker.policy import COUNTED, RELAY_LIMITS, Lane, Limits
 from nanoclaw_broker.providers import Effect
 from nanoclaw_broker.registry import Registry
 from nanoclaw_broker.secrets import Secrets
@@ -69,6 +69,7 @@ class Broker:
         key: bytes,
         limits: Limits,
         *,
+        relay_limits: Limits = RELAY_LIMITS,
         most_seconds: float = 25.0,
         on_unknown: Callable[[], None] = lambda: None,
         new_id: NewId | None = None,
@@ -80,7 +81,7 @@ class Broker:
         self._secrets = secrets
         self._key = key
         self._seal = Seal(key)
-        self._limits = limits
+        self._limits = {Lane.CALL: limits, Lane.RELAY: relay_limits}
         self._new_id = new_id or asking.rising_ids()
         self._monotonic = monotonic
         self._executor = Executor(database, secrets, most_seconds, monotonic)
@@ -92,13 +93,34 @@ class Broker:
 
         Raises INVALID_FIELD, ATTESTATION_NOT_YOURS, GOVERNANCE_UNAVAILABLE, and what the store raises.
         """
-        asked = asking.read(request, caller, grantee(caller), self.registry, self._key)
+        return await self.carry(self.read(caller, request), caller, trace)
+
+    def read(self, caller: Caller, request: pb.CallRequest) -> Asked:
+        """The request, read. Raises INVALID_FIELD, ATTESTATION_NOT_YOURS."""
+        return asking.read(request, caller, grantee(caller), self.registry, self._key)
+
+    async def carry(self, asked: Asked, caller: Caller, trace: TraceContext, exchange: Exchange | None = None) -> Told:
+        """What `call` does with a request that was read; it is carried out by the exchange, if there is one."""
         call_id = self._new_id()
         entry = asking.entry(asked, call_id, caller, trace.trace_id, self._secrets, self._seal)
-        task = asyncio.create_task(self._run(asked, entry))
+        task = asyncio.create_task(self._run(asked, entry, exchange))
         self._running[call_id] = task
         task.add_done_callback(partial(self._forget, call_id))
         return await asyncio.shield(task)
+
+    async def stands(self, asked: Asked) -> Decision:
+        """Whether a call that is under way would still be allowed.
+
+        Raises GOVERNANCE_UNAVAILABLE, and what the store raises.
+        """
+        reading: Reading | None = None
+        for _ in range(_TRIES):
+            facts = self.database.read(partial(self._gather, asked=asked, reading=reading))
+            decision = decide(facts.under_way)
+            if decision.outcome not in _ASKS:
+                return decision
+            reading = await self._read_task(asked, decision)
+        raise _unsettled(asked)
 
     async def explain(self, caller: Caller, group: str, request: pb.ExplainCallRequest) -> pb.ExplainCallResponse:
         """The decision that `call` would reach now, without any effect."""
@@ -126,7 +148,7 @@ class Broker:
         if not task.cancelled():
             task.exception()  # retrieved, for nobody may be waiting any more
 
-    async def _run(self, asked: Asked, entry: Entry) -> Told:
+    async def _run(self, asked: Asked, entry: Entry, exchange: Exchange | None) -> Told:
         ruling = await self._rule(asked, entry)
         match ruling.decision.outcome:
             case Outcome.ALLOW:
@@ -139,7 +161,7 @@ class Broker:
                 claimed = Claimed(
                     effect, asked.action, asked.params, notes, entry.trace_id, stake, kept=bool(entry.kept)
                 )
-                response = await self._executor.carry_out(claimed)
+                response = await self._executor.carry_out(claimed, exchange)
                 if response.code == EFFECT_UNKNOWN:
                     self._on_unknown()
                 return Told(response, ruling)
@@ -189,7 +211,8 @@ class Broker:
         fresh = reading if reading is not None and reading.fresh(self._monotonic()) else None
         task_read = not asked.ask.task_id or fresh is not None
         task = fresh.task if fresh is not None else None
-        return findings.gather(tx, asked.ask, asked.skill, self._limits, task, task_read=task_read)
+        limits = self._limits[asked.ask.lane]
+        return findings.gather(tx, asked.ask, asked.skill, limits, task, task_read=task_read)
 
     async def _read_task(self, asked: Asked, decision: Decision) -> Reading:
         approvals = decision.outcome is Outcome.ASK_APPROVALS

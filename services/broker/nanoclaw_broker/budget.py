@@ -1,7 +1,7 @@
 """What a group may spend: limits over a call, a day and for ever, of its own and of all groups together; pure."""
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 MICROS_PER_CENT = 10_000
 
@@ -46,6 +46,14 @@ class Budget:
     worst_micros: int = 0
     lines: tuple[Line, ...] = ()
     frozen_reason: str = ""
+
+    def holding(self) -> "Budget":
+        """The same for a call that is under way: what is reserved for itself does not stand in its way."""
+        own = self.worst_micros
+        return replace(
+            self,
+            lines=tuple(replace(line, reserved_micros=max(0, line.reserved_micros - own)) for line in self.lines),
+        )
 
     @property
     def exceeded(self) -> Line | None:

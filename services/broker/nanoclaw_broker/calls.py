@@ -166,6 +166,7 @@ def _columns(tx: Tx, facts: Facts, entry: Entry) -> dict[str, Any]:
         "unknown_ends_by": entry.unknown_ends_by.value if entry.unknown_ends_by is not None else "",
         "cost_micros": 0,
         "circuit": "",
+        "lane": ask.lane.value,
     }
 
 

@@ -6,7 +6,7 @@ import traceback
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import structlog
 from tenacity import AsyncRetrying, retry_if_exception, wait_exponential
@@ -15,7 +15,7 @@ from nanoclaw.broker.v1 import broker_pb2 as pb
 from nanoclaw_broker import answers, calls
 from nanoclaw_broker.calls import End, Stake
 from nanoclaw_broker.ledger import Kind, State, first_state, state_without_reply
-from nanoclaw_broker.providers import Action, ActionFailed, Effect, NoReply, Params
+from nanoclaw_broker.providers import Action, ActionFailed, Effect, NoReply, Params, Result
 from nanoclaw_broker.secrets import Secrets
 from nanoclaw_core.errors import Kind as ErrorKind
 from nanoclaw_core.errors import NanoclawError
@@ -46,6 +46,19 @@ class Claimed:
         return self.effect.key
 
 
+class Exchange(Protocol):
+    """What carries a claimed call out in place of its action's `execute`, such as one that streams.
+
+    seconds: how long it may take.
+    """
+
+    seconds: float
+
+    async def run(self, claimed: Claimed) -> Result:
+        """Does it, once; see Action.execute."""
+        ...
+
+
 class Executor:
     """Carries out claimed calls. most_seconds: how long one may take, whatever its action says."""
 
@@ -61,8 +74,8 @@ class Executor:
         self._most_seconds = most_seconds
         self._monotonic = monotonic
 
-    async def carry_out(self, claimed: Claimed) -> pb.CallResponse:
-        """Executes it once and answers when its end is durable."""
+    async def carry_out(self, claimed: Claimed, exchange: Exchange | None = None) -> pb.CallResponse:
+        """Executes it once, by the exchange if there is one, and answers when its end is durable."""
         kind, state = claimed.action.kind, first_state(claimed.action.kind)
         began = self._monotonic()
         if state is State.PREPARED:
@@ -70,14 +83,18 @@ class Executor:
                 await self._database.write(lambda tx: calls.mark_sent(tx, claimed.call_id, claimed.trace_id))
             except NanoclawError:  # it is not SENT, so nothing may leave
                 return await self._settle(claimed, State.PREPARED, answers.never_sent(claimed.call_id), began)
-        return await self._settle(claimed, State.SENT, await self._perform(claimed, kind), began)
+        return await self._settle(claimed, State.SENT, await self._perform(claimed, kind, exchange), began)
 
-    async def _perform(self, claimed: Claimed, kind: Kind) -> answers.Ended:
+    async def _perform(self, claimed: Claimed, kind: Kind, exchange: Exchange | None) -> answers.Ended:
         action, call_id, notes = claimed.action, claimed.call_id, claimed.notes
         why = "the action broke off"
         try:
-            async with asyncio.timeout(min(action.timeout_seconds, self._most_seconds)):
-                result = await action.execute(claimed.params, claimed.effect)
+            if exchange is not None:
+                async with asyncio.timeout(exchange.seconds):
+                    result = await exchange.run(claimed)
+            else:
+                async with asyncio.timeout(min(action.timeout_seconds, self._most_seconds)):
+                    result = await action.execute(claimed.params, claimed.effect)
             return answers.executed(call_id, kind, result, notes, self._secrets)
         except ActionFailed as error:
             return answers.refused_by_provider(call_id, error, notes, self._secrets)

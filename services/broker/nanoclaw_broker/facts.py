@@ -2,7 +2,7 @@
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 from nanoclaw_broker.breaker import Circuit
@@ -10,7 +10,7 @@ from nanoclaw_broker.budget import Budget
 from nanoclaw_broker.capability import Capability, choose, level_under
 from nanoclaw_broker.freeze import Freeze
 from nanoclaw_broker.ledger import State
-from nanoclaw_broker.policy import RATE_SECONDS, Level, Limits
+from nanoclaw_broker.policy import RATE_SECONDS, Lane, Level, Limits
 from nanoclaw_core.clock import from_text, to_text
 
 
@@ -35,6 +35,7 @@ class Ask:
     idempotency_key: str = ""
     attempt: str = ""
     signature: Signature = Signature.VALID
+    lane: Lane = Lane.CALL
 
     @property
     def is_main(self) -> bool:
@@ -174,6 +175,12 @@ class Facts:
             return self.declared
         capability, _ = choose(self.capabilities, self.wanted_product, main=self.ask.is_main)
         return level_under(capability, self.declared, unverified)
+
+    @property
+    def under_way(self) -> "Facts":
+        """The same for a call that was claimed before: what it met then, and what it takes up itself, left out."""
+        budget = self.budget.holding()
+        return replace(self, seen=None, keyed=None, usage=Usage(), budget=budget, circuit=Circuit())
 
     @property
     def wanted_product(self) -> str:

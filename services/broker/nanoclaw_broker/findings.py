@@ -8,7 +8,7 @@ from sqlalchemy import bindparam, func, select
 from nanoclaw_broker import breakers, budgets, capabilities, freezes
 from nanoclaw_broker.facts import Ask, Facts, Recorded, Skill, Task, Usage
 from nanoclaw_broker.ledger import NEVER_SENT, PENDING, State
-from nanoclaw_broker.policy import Level, Limits
+from nanoclaw_broker.policy import Lane, Level, Limits
 from nanoclaw_broker.tables import calls
 from nanoclaw_store import Tx, prepare
 
@@ -33,9 +33,12 @@ _KEYED = prepare(
     )
 )
 _is_pending = calls.c.state.in_(sorted(state.value for state in PENDING))
-_PENDING = prepare(select(func.count()).select_from(calls).where(_of_group, _is_pending))
+_in_lane = calls.c.lane == bindparam("lane")
+_pending = select(func.count()).select_from(calls).where(_of_group, _in_lane, _is_pending)
+_PENDING = prepare(_pending)
+_PENDING_OF_ATTEMPT = prepare(_pending.where(calls.c.attempt_id == bindparam("attempt")))
 _claims = select(calls.c.claim_number, calls.c.claim_of_day, calls.c.created_at).where(
-    _of_group, calls.c.level == bindparam("level"), calls.c.claim_number > 0
+    _of_group, calls.c.level == bindparam("level"), _in_lane, calls.c.claim_number > 0
 )
 _LAST_CLAIM = prepare(_claims.order_by(calls.c.claim_number.desc()).limit(1))
 _CLAIM = prepare(_claims.where(calls.c.claim_number == bindparam("number")))
@@ -61,26 +64,32 @@ def gather(tx: Tx, ask: Ask, skill: Skill, limits: Limits, task: Task | None, *,
         budget=budgets.of_call(tx, ask.group, skill.cost_micros, limits),
         circuit=breakers.find(tx, skill.circuit),
     )
-    return replace(facts, usage=_usage(tx, ask.group, facts.level, limits, tx.now))
+    return replace(facts, usage=_usage(tx, ask, facts.level, limits))
 
 
 def _as_recorded(row: sqlite3.Row | None) -> Recorded | None:
     return None if row is None else Recorded(row[0], State(row[1]), *row[2:])
 
 
-def _usage(tx: Tx, group: str, level: Level, limits: Limits, now: str) -> Usage:
-    counted = tx.one(_PENDING, group_name=group)
+def _usage(tx: Tx, ask: Ask, level: Level, limits: Limits) -> Usage:
+    group, lane = ask.group, ask.lane.value
+    if ask.lane is Lane.RELAY:
+        counted = tx.one(_PENDING_OF_ATTEMPT, group_name=group, lane=lane, attempt=ask.attempt)
+    else:
+        counted = tx.one(_PENDING, group_name=group, lane=lane)
     pending = counted[0] if counted is not None else 0
-    last = tx.one(_LAST_CLAIM, group_name=group, level=level.value) if level else None
+    last = tx.one(_LAST_CLAIM, group_name=group, level=level.value, lane=lane) if level else None
     if last is None:
         return Usage(pending)
     # The claims are numbered, so the one that lies a whole rate ago is found at once, whatever the rate.
     number, of_day, at = last
     a_rate_ago = number - limits.rate_for(group, level) + 1
-    edge = tx.one(_CLAIM, group_name=group, level=level.value, number=a_rate_ago) if a_rate_ago > 0 else None
+    edge = None
+    if a_rate_ago > 0:
+        edge = tx.one(_CLAIM, group_name=group, level=level.value, lane=lane, number=a_rate_ago)
     return Usage(
         pending=pending,
         claims=number,
         rate_edge=edge["created_at"] if edge is not None else "",
-        today=of_day if at[:10] == now[:10] else 0,
+        today=of_day if at[:10] == tx.now[:10] else 0,
     )

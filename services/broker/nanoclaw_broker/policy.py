@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from nanoclaw_broker.breaker import FAILURES, OPEN_SECONDS, WINDOW_SECONDS
 from nanoclaw_core.canonical import canonical
 
-POLICY_VERSION = "1.1.0"
+POLICY_VERSION = "1.2.0"
 """Raised with every change of what `tables` answers; stored on every call and every row of the log."""
 
 
@@ -22,6 +22,15 @@ class Level(enum.IntEnum):
     """Write; a grant of it ends after 7 days at the latest."""
     L3 = 3
     """Deploy, merge, pay: what can't be repeated safely."""
+
+
+class Lane(enum.StrEnum):
+    """The way that a call came; each has limits of its own, so that thinking does not use up what acting may do."""
+
+    CALL = ""
+    """One by one: a file, or an RPC."""
+    RELAY = "relay"
+    """Through an attempt's model relay."""
 
 
 class Check(enum.IntEnum):
@@ -92,6 +101,19 @@ class Limits:
         return rate * MAIN_RATE_PERCENT // 100 if group == "main" else rate
 
 
+def _relay_limits() -> Limits:
+    return Limits(
+        pending=4,
+        rate=_per_level(60, 60, 2),
+        soft=_per_level(3000, 3000, 10),
+        hard=_per_level(5000, 5000, 15),
+    )
+
+
+RELAY_LIMITS = _relay_limits()
+"""Of what comes through relays; `pending` is each attempt's there."""
+
+
 def tables() -> str:
     """The policy as one text; a test pins its digest, so that it can't change under the same version."""
     limits = Limits()
@@ -110,8 +132,11 @@ def tables() -> str:
             "step_cents": limits.step_cents,
             "day_cents": limits.day_cents,
             "breaker": [FAILURES, WINDOW_SECONDS, OPEN_SECONDS],
-            **{
-                name: {level.name: n for level, n in getattr(limits, name).items()} for name in ("rate", "soft", "hard")
-            },
+            **_as_table(limits),
+            "relay": {"pending": RELAY_LIMITS.pending, **_as_table(RELAY_LIMITS)},
         }
     )
+
+
+def _as_table(limits: Limits) -> dict[str, dict[str, int]]:
+    return {name: {level.name: n for level, n in getattr(limits, name).items()} for name in ("rate", "soft", "hard")}

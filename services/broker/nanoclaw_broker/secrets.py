@@ -38,6 +38,8 @@ class Secrets:
         longest_first = sorted(forms, key=len, reverse=True)
         self._values = values
         self._pattern = re.compile("|".join(map(re.escape, longest_first))) if forms else None
+        self._beginnings = frozenset(form[:end] for form in forms for end in range(1, len(form)))
+        self._longest = len(longest_first[0]) if forms else 0
 
     def has(self, name: str) -> bool:
         """Whether there is one of that name."""
@@ -54,6 +56,13 @@ class Secrets:
     def scrub(self, text: str) -> str:
         """The text with every secret held replaced, as it is and in the usual encodings."""
         return self._pattern.sub(SCRUBBED, text) if self._pattern is not None else text
+
+    def open_end(self, text: str) -> int:
+        """How many characters at the end of a text could be the beginning of a secret."""
+        for end in range(min(len(text), self._longest - 1), 0, -1):
+            if text[-end:] in self._beginnings:
+                return end
+        return 0
 
     def scrub_value(self, value: Any) -> Any:
         """A JSON value with every text in it scrubbed, names of members too."""

@@ -5,84 +5,54 @@ from collections.abc import AsyncIterator
 from functools import partial
 from typing import Any
 
-import structlog
-
 from nanoclaw.broker.v1 import broker_pb2 as pb
 from nanoclaw.broker.v1 import broker_pb2_grpc
 from nanoclaw_broker import breakers, messages, records, settlements
 from nanoclaw_broker.access import ACCESS
-from nanoclaw_broker.broker import Broker, Told
+from nanoclaw_broker.broker import Broker
 from nanoclaw_broker.calls import answer_of
 from nanoclaw_broker.decision import Outcome
 from nanoclaw_broker.grants import Grants
 from nanoclaw_broker.kill_switch import KillSwitch
+from nanoclaw_broker.observing import Observer, said
 from nanoclaw_broker.policy import POLICY_VERSION
+from nanoclaw_broker.relaying import Relaying
 from nanoclaw_broker.settling import Settling
 from nanoclaw_broker.visibility import explained_group, visible_group
 from nanoclaw_core import VERSION
 from nanoclaw_core.errors import invalid, not_found
-from nanoclaw_core.principal import Caller
 from nanoclaw_rpc import ServiceSpec, current_caller, current_trace, mark_replayed, note, page, times
 from nanoclaw_store import Tx
-from nanoclaw_telemetry import Telemetry, TraceContext
-
-log = structlog.get_logger()
 
 
 class BrokerServicer(broker_pb2_grpc.BrokerServiceServicer):
     """Translates; decides nothing."""
 
     def __init__(
-        self, broker: Broker, grants: Grants, kill_switch: KillSwitch, telemetry: Telemetry, started_at: str
+        self,
+        broker: Broker,
+        grants: Grants,
+        kill_switch: KillSwitch,
+        relaying: Relaying,
+        observer: Observer,
+        started_at: str,
     ) -> None:
         self._broker = broker
         self._grants = grants
         self._settling = Settling(broker.database)
         self._kill_switch = kill_switch
-        self._telemetry = telemetry
+        self._relaying = relaying
+        self._observer = observer
         self._started_at = started_at
-        self._calls = telemetry.counter("nanoclaw_broker_calls", "calls by answer", ["provider", "code"])
 
     async def Call(self, request: pb.CallRequest, context: Any) -> pb.CallResponse:
         caller, trace, start_ns = current_caller(), current_trace(), time.time_ns()
         told = await self._broker.call(caller, request, trace)
-        self._observe(caller, request, told, trace, start_ns)
-        return told.response
-
-    def _observe(self, caller: Caller, request: pb.CallRequest, told: Told, trace: TraceContext, start_ns: int) -> None:
-        decision, response, facts = told.ruling.decision, told.response, told.ruling.facts
-        known = bool(facts.skill.levels)
-        self._calls.labels(request.provider if known else "unknown", response.code).inc()
-        said = {
-            "provider": request.provider,
-            "action": request.action,
-            "decision": decision.outcome.value,
-            "call_id": response.call_id,
-        }
-        note(**said, access_level=facts.level.name, answer=response.code)
-        if decision.outcome is Outcome.DENY:
-            log.warning("call_denied", group=caller.group, check=decision.check.value, answer=response.code, **said)
-        elif decision.outcome is Outcome.REPLAY:
+        note(**said(request, told), access_level=told.ruling.facts.level.name, answer=told.response.code)
+        if told.ruling.decision.outcome is Outcome.REPLAY:
             mark_replayed()
-        if self._telemetry.enabled:
-            shown = {
-                **said,
-                "principal": caller.principal,
-                "task": request.task_id,
-                "level": facts.level.name,
-                "check": decision.check.name.lower(),
-                "reason": decision.code,
-                "code": response.code,
-            }
-            self._telemetry.emit(
-                "broker.call",
-                trace.child(),
-                parent=trace,
-                start_ns=start_ns,
-                end_ns=time.time_ns(),
-                attributes={f"nanoclaw.{name}": value for name, value in shown.items() if value},
-                error="" if response.status == pb.CALL_STATUS_EXECUTED else response.code,
-            )
+        self._observer.observe(caller, request, told, trace, start_ns)
+        return told.response
 
     async def ExplainCall(self, request: pb.ExplainCallRequest, context: Any) -> pb.ExplainCallResponse:
         caller = current_caller()
@@ -185,6 +155,12 @@ class BrokerServicer(broker_pb2_grpc.BrokerServiceServicer):
     ) -> AsyncIterator[pb.WatchCapabilitiesResponse]:
         async for revision in self._grants.revisions():
             yield pb.WatchCapabilitiesResponse(revision=revision)
+
+    async def OpenRelay(self, request: pb.OpenRelayRequest, context: Any) -> pb.OpenRelayResponse:
+        return await self._relaying.open(current_caller(), request, current_trace().trace_id)
+
+    async def CloseRelay(self, request: pb.CloseRelayRequest, context: Any) -> pb.CloseRelayResponse:
+        return await self._relaying.close(current_caller(), request, current_trace().trace_id)
 
     async def GetStatus(self, request: pb.GetStatusRequest, context: Any) -> pb.GetStatusResponse:
         counts, oldest, circuits, now = await self._broker.database.read_in_thread(

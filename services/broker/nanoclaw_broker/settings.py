@@ -2,10 +2,10 @@
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from nanoclaw_broker.policy import Level, Limits
+from nanoclaw_broker.policy import RELAY_LIMITS, Level, Limits
 from nanoclaw_core import settings
 from nanoclaw_core.addresses import listening, unix_socket
 from nanoclaw_core.errors import Kind, NanoclawError
@@ -25,6 +25,9 @@ class Settings:
     calls under way when we stop. lock_seconds: how long to wait for a broker that is just stopping.
     reconcile_seconds: until an UNKNOWN call is first looked for. quiet_seconds: how long after its end a call that the
     provider does not know counts as not done.
+    relay_pending: requests of an attempt's relay at once. relay_rate, relay_soft, relay_hard: of a group through its
+    relays, a minute and a day. relay_seconds: how long one may take. agent_uid: whose group may use the sockets of
+    relays; unset: nobody but us.
     allow_remote: listen beyond loopback in clear text. tls_enabled, tls_dir: see nanoclaw_rpc.tls.
     """
 
@@ -55,6 +58,12 @@ class Settings:
     tls_dir: Path | None = None
     budget_step_cents: int = 100
     budget_day_cents: int = 10_000
+    relay_pending: int = RELAY_LIMITS.pending
+    relay_rate: int = RELAY_LIMITS.rate[Level.L2]
+    relay_soft: int = RELAY_LIMITS.soft[Level.L2]
+    relay_hard: int = RELAY_LIMITS.hard[Level.L2]
+    relay_seconds: float = 600.0
+    agent_uid: int | None = None
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -100,6 +109,17 @@ class Settings:
             hard={Level.L1: self.hard_l1, Level.L2: self.hard_l2, Level.L3: self.hard_l3},
             step_cents=self.budget_step_cents,
             day_cents=self.budget_day_cents,
+        )
+
+    @property
+    def relay_limits(self) -> Limits:
+        """How much comes through relays; they carry nothing but L2."""
+        return replace(
+            self.limits,
+            pending=self.relay_pending,
+            rate={**RELAY_LIMITS.rate, Level.L2: self.relay_rate},
+            soft={**RELAY_LIMITS.soft, Level.L2: self.relay_soft},
+            hard={**RELAY_LIMITS.hard, Level.L2: self.relay_hard},
         )
 
 

@@ -73,6 +73,7 @@ calls = Table(
     _text("unknown_ends_by"),  # empty where nothing is changed
     _number("cost_micros"),  # reserved while it is under way, spent afterwards
     _text("circuit"),  # whose breaker it counts for; empty: none
+    _text("lane"),  # empty, or relay; claims are numbered in each
 )
 
 answers = Table(
@@ -136,6 +137,18 @@ settlements = Table(
     _text("note"),
     _text("answer_sha256"),
     _moment("settled_at"),
+)
+
+relays = Table(
+    "ext_relays",
+    metadata,
+    Column("attempt_id", Text, primary_key=True),
+    _text("group_name"),
+    _text("task_id"),
+    _text("traceparent"),
+    _text("state"),  # OPEN, CLOSED
+    _moment("opened_at"),
+    _moment("closed_at"),  # empty while it is open
 )
 
 refusals = Table(
@@ -205,6 +218,7 @@ SLICE = Slice(
         "ext_settlements": ("call_id",),
         "ext_budgets": ("group_name", "period"),
         "ext_overruns": ("group_name",),
+        "ext_relays": ("attempt_id",),
     },
 )
 """Answers are not folded, they are too large for the log: `answer_sha256` ties them to it. Nor are refusals and

@@ -99,6 +99,16 @@ class BrokerServiceStub:
                 request_serializer=nanoclaw_dot_broker_dot_v1_dot_broker__pb2.WatchCapabilitiesRequest.SerializeToString,
                 response_deserializer=nanoclaw_dot_broker_dot_v1_dot_broker__pb2.WatchCapabilitiesResponse.FromString,
                 _registered_method=True)
+        self.OpenRelay = channel.unary_unary(
+                '/nanoclaw.broker.v1.BrokerService/OpenRelay',
+                request_serializer=nanoclaw_dot_broker_dot_v1_dot_broker__pb2.OpenRelayRequest.SerializeToString,
+                response_deserializer=nanoclaw_dot_broker_dot_v1_dot_broker__pb2.OpenRelayResponse.FromString,
+                _registered_method=True)
+        self.CloseRelay = channel.unary_unary(
+                '/nanoclaw.broker.v1.BrokerService/CloseRelay',
+                request_serializer=nanoclaw_dot_broker_dot_v1_dot_broker__pb2.CloseRelayRequest.SerializeToString,
+                response_deserializer=nanoclaw_dot_broker_dot_v1_dot_broker__pb2.CloseRelayResponse.FromString,
+                _registered_method=True)
         self.GetStatus = channel.unary_unary(
                 '/nanoclaw.broker.v1.BrokerService/GetStatus',
                 request_serializer=nanoclaw_dot_broker_dot_v1_dot_broker__pb2.GetStatusRequest.SerializeToString,
@@ -204,6 +214,23 @@ class BrokerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def OpenRelay(self, request, context):
+        """Offers the messages API on a unix socket of the attempt, for as long as it lives; the socket is the identity. Each
+        request meets the same decision as a Call of `llm` and is a row of the ledger, within limits of its own. Dispatcher
+        only. Opening again changes nothing; a closed relay is never opened again. Errors: CONFLICT RELAY_EXISTS, PRECONDITION
+        RELAY_CLOSED, UNAVAILABLE RELAY_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CloseRelay(self, request, context):
+        """Ends an attempt's relay: what is under way is cut off, and its socket is gone when this answers. Dispatcher only.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetStatus(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -277,6 +304,16 @@ def add_BrokerServiceServicer_to_server(servicer, server):
                     servicer.WatchCapabilities,
                     request_deserializer=nanoclaw_dot_broker_dot_v1_dot_broker__pb2.WatchCapabilitiesRequest.FromString,
                     response_serializer=nanoclaw_dot_broker_dot_v1_dot_broker__pb2.WatchCapabilitiesResponse.SerializeToString,
+            ),
+            'OpenRelay': grpc.unary_unary_rpc_method_handler(
+                    servicer.OpenRelay,
+                    request_deserializer=nanoclaw_dot_broker_dot_v1_dot_broker__pb2.OpenRelayRequest.FromString,
+                    response_serializer=nanoclaw_dot_broker_dot_v1_dot_broker__pb2.OpenRelayResponse.SerializeToString,
+            ),
+            'CloseRelay': grpc.unary_unary_rpc_method_handler(
+                    servicer.CloseRelay,
+                    request_deserializer=nanoclaw_dot_broker_dot_v1_dot_broker__pb2.CloseRelayRequest.FromString,
+                    response_serializer=nanoclaw_dot_broker_dot_v1_dot_broker__pb2.CloseRelayResponse.SerializeToString,
             ),
             'GetStatus': grpc.unary_unary_rpc_method_handler(
                     servicer.GetStatus,
@@ -635,6 +672,60 @@ class BrokerService:
             '/nanoclaw.broker.v1.BrokerService/WatchCapabilities',
             nanoclaw_dot_broker_dot_v1_dot_broker__pb2.WatchCapabilitiesRequest.SerializeToString,
             nanoclaw_dot_broker_dot_v1_dot_broker__pb2.WatchCapabilitiesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def OpenRelay(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/nanoclaw.broker.v1.BrokerService/OpenRelay',
+            nanoclaw_dot_broker_dot_v1_dot_broker__pb2.OpenRelayRequest.SerializeToString,
+            nanoclaw_dot_broker_dot_v1_dot_broker__pb2.OpenRelayResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CloseRelay(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/nanoclaw.broker.v1.BrokerService/CloseRelay',
+            nanoclaw_dot_broker_dot_v1_dot_broker__pb2.CloseRelayRequest.SerializeToString,
+            nanoclaw_dot_broker_dot_v1_dot_broker__pb2.CloseRelayResponse.FromString,
             options,
             channel_credentials,
             insecure,

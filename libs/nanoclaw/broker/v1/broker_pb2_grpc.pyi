@@ -66,6 +66,14 @@ class BrokerServiceStub:
     ListProviders: _grpc.UnaryUnaryMultiCallable[_broker_pb2.ListProvidersRequest, _broker_pb2.ListProvidersResponse]
     WatchCapabilities: _grpc.UnaryStreamMultiCallable[_broker_pb2.WatchCapabilitiesRequest, _broker_pb2.WatchCapabilitiesResponse]
     """Streams a mark whenever capabilities changed, so that snapshots can be refreshed. Carries no content: read it."""
+    OpenRelay: _grpc.UnaryUnaryMultiCallable[_broker_pb2.OpenRelayRequest, _broker_pb2.OpenRelayResponse]
+    """Offers the messages API on a unix socket of the attempt, for as long as it lives; the socket is the identity. Each
+    request meets the same decision as a Call of `llm` and is a row of the ledger, within limits of its own. Dispatcher
+    only. Opening again changes nothing; a closed relay is never opened again. Errors: CONFLICT RELAY_EXISTS, PRECONDITION
+    RELAY_CLOSED, UNAVAILABLE RELAY_UNAVAILABLE.
+    """
+    CloseRelay: _grpc.UnaryUnaryMultiCallable[_broker_pb2.CloseRelayRequest, _broker_pb2.CloseRelayResponse]
+    """Ends an attempt's relay: what is under way is cut off, and its socket is gone when this answers. Dispatcher only."""
     GetStatus: _grpc.UnaryUnaryMultiCallable[_broker_pb2.GetStatusRequest, _broker_pb2.GetStatusResponse]
 
 @_typing.type_check_only
@@ -104,6 +112,14 @@ class BrokerServiceAsyncStub(BrokerServiceStub):
     ListProviders: _aio.UnaryUnaryMultiCallable[_broker_pb2.ListProvidersRequest, _broker_pb2.ListProvidersResponse]  # type: ignore[assignment]
     WatchCapabilities: _aio.UnaryStreamMultiCallable[_broker_pb2.WatchCapabilitiesRequest, _broker_pb2.WatchCapabilitiesResponse]  # type: ignore[assignment]
     """Streams a mark whenever capabilities changed, so that snapshots can be refreshed. Carries no content: read it."""
+    OpenRelay: _aio.UnaryUnaryMultiCallable[_broker_pb2.OpenRelayRequest, _broker_pb2.OpenRelayResponse]  # type: ignore[assignment]
+    """Offers the messages API on a unix socket of the attempt, for as long as it lives; the socket is the identity. Each
+    request meets the same decision as a Call of `llm` and is a row of the ledger, within limits of its own. Dispatcher
+    only. Opening again changes nothing; a closed relay is never opened again. Errors: CONFLICT RELAY_EXISTS, PRECONDITION
+    RELAY_CLOSED, UNAVAILABLE RELAY_UNAVAILABLE.
+    """
+    CloseRelay: _aio.UnaryUnaryMultiCallable[_broker_pb2.CloseRelayRequest, _broker_pb2.CloseRelayResponse]  # type: ignore[assignment]
+    """Ends an attempt's relay: what is under way is cut off, and its socket is gone when this answers. Dispatcher only."""
     GetStatus: _aio.UnaryUnaryMultiCallable[_broker_pb2.GetStatusRequest, _broker_pb2.GetStatusResponse]  # type: ignore[assignment]
 
 class BrokerServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -217,6 +233,26 @@ class BrokerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_broker_pb2.WatchCapabilitiesResponse], _abc.AsyncIterator[_broker_pb2.WatchCapabilitiesResponse]]:
         """Streams a mark whenever capabilities changed, so that snapshots can be refreshed. Carries no content: read it."""
+
+    @_abc_1.abstractmethod
+    def OpenRelay(
+        self,
+        request: _broker_pb2.OpenRelayRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_broker_pb2.OpenRelayResponse, _abc.Awaitable[_broker_pb2.OpenRelayResponse]]:
+        """Offers the messages API on a unix socket of the attempt, for as long as it lives; the socket is the identity. Each
+        request meets the same decision as a Call of `llm` and is a row of the ledger, within limits of its own. Dispatcher
+        only. Opening again changes nothing; a closed relay is never opened again. Errors: CONFLICT RELAY_EXISTS, PRECONDITION
+        RELAY_CLOSED, UNAVAILABLE RELAY_UNAVAILABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def CloseRelay(
+        self,
+        request: _broker_pb2.CloseRelayRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_broker_pb2.CloseRelayResponse, _abc.Awaitable[_broker_pb2.CloseRelayResponse]]:
+        """Ends an attempt's relay: what is under way is cut off, and its socket is gone when this answers. Dispatcher only."""
 
     @_abc_1.abstractmethod
     def GetStatus(

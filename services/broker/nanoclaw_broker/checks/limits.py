@@ -3,18 +3,19 @@
 from nanoclaw_broker.capability import Capability
 from nanoclaw_broker.decision import Decision, deny
 from nanoclaw_broker.facts import Facts
-from nanoclaw_broker.policy import RATE_SECONDS, Check, Level
+from nanoclaw_broker.policy import RATE_SECONDS, Check, Lane, Level
 
 
 def busy(facts: Facts, _: Capability | None) -> Decision | None:
-    """5. So many calls of a group at once, no more."""
+    """5. So many calls of a group at once, no more; through a relay, of an attempt."""
     limit = facts.limits.pending
     if facts.usage.pending < limit:
         return None
+    whose = "attempt" if facts.ask.lane is Lane.RELAY else "group"
     return deny(
         Check.BUSY,
         "BUSY",
-        f"the group has {facts.usage.pending} calls under way",
+        f"the {whose} has {facts.usage.pending} calls under way",
         pending=facts.usage.pending,
         limit=limit,
     )

@@ -3,7 +3,7 @@
 from nanoclaw_broker.capability import Capability, choose
 from nanoclaw_broker.decision import Decision, Outcome, deny
 from nanoclaw_broker.facts import Facts
-from nanoclaw_broker.policy import TASK_STATES_TO_REVIEW, TASK_STATES_TO_WRITE, Check, Level
+from nanoclaw_broker.policy import TASK_STATES_TO_REVIEW, TASK_STATES_TO_WRITE, Check, Lane, Level
 
 
 def task(facts: Facts, capability: Capability | None) -> Decision | None:
@@ -29,15 +29,25 @@ def task(facts: Facts, capability: Capability | None) -> Decision | None:
 
 
 def _related(facts: Facts) -> bool:
-    """Reading: main, the assigned group, the gate's approver. More than reading: the assigned group alone."""
+    """Reading: main, the assigned group, the gate's approver. More than reading: the assigned group alone.
+
+    Thinking about a task is no more than reading it, so reviewers do it too.
+    """
     assert facts.task is not None
     group = facts.ask.group
-    return group == facts.task.assigned_group if facts.level > Level.L1 else facts.task.concerns(group)
+    if facts.level > Level.L1 and facts.ask.lane is not Lane.RELAY:
+        return group == facts.task.assigned_group
+    return facts.task.concerns(group)
 
 
 def _states_needed(facts: Facts) -> frozenset[str]:
-    """Writing: while it is worked on. A reviewer's reading: while it is reviewed. Empty: any."""
+    """Writing: while it is worked on. A reviewer's reading: while it is reviewed. Empty: any.
+
+    A relay is open for as long as its attempt lives, and an agent has its last thought after it moved its task.
+    """
     assert facts.task is not None
+    if facts.ask.lane is Lane.RELAY:
+        return frozenset()
     if facts.level > Level.L1:
         return TASK_STATES_TO_WRITE
     if facts.ask.group in ("main", facts.task.assigned_group):
