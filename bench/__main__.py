@@ -1,4 +1,4 @@
-"""Runs the sections named, or all: `python -m bench [governance traced scale broker files governed start]`."""
+"""Runs the sections named, or all: `python -m bench [section …]`; a wrong name gets the list."""
 
 import asyncio
 import sys
@@ -6,12 +6,12 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench import agent_start, broker, files, governance, governed, machine, sink
+from bench import agent_start, broker, containers, files, governance, governed, machine, sink
 from bench.rows import Row, save, show
 from bench.system import home, system
 
 RESULTS = Path(__file__).parent / "results" / "latest.json"
-SECTIONS = ("governance", "broker", "files", "traced", "scale", "governed", "agent", "start")
+SECTIONS = ("governance", "broker", "files", "traced", "scale", "governed", "agent", "container", "start")
 
 
 async def measure(wanted: set[str], console: Console) -> list[Row]:
@@ -44,6 +44,11 @@ async def measure(wanted: set[str], console: Console) -> list[Row]:
         keep(await governed.rows())
     if "agent" in wanted:
         keep(await agent_start.rows())
+    if "container" in wanted:
+        if why := containers.missing():
+            console.print(f"container: left out, {why}")
+        else:
+            keep(await containers.rows())
     if "start" in wanted:
         keep(await machine.start())
     return found

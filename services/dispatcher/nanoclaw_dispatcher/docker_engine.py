@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import re
+import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -56,6 +57,7 @@ class DockerEngine:
         self.host = host
         self.seconds = seconds
         self._client: docker.APIClient | None = None
+        self._lock = threading.Lock()
 
     def create(self, name: str, config: Mapping[str, Any]) -> list[str]:
         """Makes a container; answers the engine's warnings. Raises Conflict if there is one of that name."""
@@ -178,8 +180,12 @@ class DockerEngine:
         client.headers["Connection"] = (
             "close"  # a kept connection may be one to an engine that has been restarted since
         )
-        self._client = client
-        return client
+        with self._lock:
+            if self._client is None:
+                self._client = client
+                return client
+        client.close()  # another thread was quicker
+        return self._connected()
 
     def close(self) -> None:
         """Gives connections back; the next call makes new ones."""

@@ -32,6 +32,9 @@ log = structlog.get_logger()
 _PATIENCE = 10.0
 """Seconds that an engine may take over the grace to end a container."""
 
+_FIRST_LOOK = 2.0
+"""Seconds that the start waits for the engine, only to say so if it does not answer."""
+
 _LOOK_AGAIN = 15.0
 """Seconds after which a wait looks by itself: events may get lost where a proxy stands between."""
 
@@ -62,9 +65,12 @@ class DockerRuntime:
             ) from error
         self._endings.open()
         try:
-            await self._call("list containers", self._containers.list)
+            async with asyncio.timeout(_FIRST_LOOK):
+                await self._call("list containers", self._containers.list)
         except NanoclawError as error:
             log.warning("engine_away", reason=error.reason, why=error.message, next_step=error.next_step)
+        except TimeoutError:
+            log.warning("engine_away", reason="ENGINE_SILENT", next_step="look at the engine's log")
 
     async def close(self) -> None:
         self._endings.close()

@@ -1,0 +1,147 @@
+"""Without an engine: what its failures are called, and what a dispatcher makes of its settings."""
+
+import asyncio
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nanoclaw_core.errors import Kind, NanoclawError
+from nanoclaw_dispatcher import engine_errors, groups, settings
+from nanoclaw_dispatcher.container_site import may_enter
+from nanoclaw_dispatcher.docker_engine import check_host
+from nanoclaw_dispatcher.docker_runtime import DockerRuntime
+from nanoclaw_dispatcher.process_runtime import ProcessRuntime
+from nanoclaw_dispatcher.runtimes import built_in
+
+# The SDK leaves the socket of a refused connection to the garbage collector.
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
+
+
+@pytest.mark.parametrize(
+    ("status", "text", "kind", "reason"),
+    [
+        (404, "No such image: x:latest", Kind.PRECONDITION, "IMAGE_MISSING"),
+        (500, "mkdir /var/lib/docker/x: no space left on device", Kind.UNAVAILABLE, "ENGINE_DISK_FULL"),
+        (400, "write: disk quota exceeded", Kind.UNAVAILABLE, "ENGINE_DISK_FULL"),
+        (400, "bind source path does not exist: /x", Kind.PRECONDITION, "DATA_NOT_ON_ENGINE"),
+        (400, "invalid mount config", Kind.PRECONDITION, "ENGINE_REFUSES"),
+        (403, "", Kind.PRECONDITION, "ENGINE_FORBIDS"),
+        (500, "containerd is gone", Kind.UNAVAILABLE, "ENGINE_FAILED"),
+        (503, "starting", Kind.UNAVAILABLE, "ENGINE_FAILED"),
+    ],
+)
+def test_each_failure_of_an_engine_has_a_name_and_a_next_step(status: int, text: str, kind: Kind, reason: str) -> None:
+    """What passes is UNAVAILABLE and waited for; what somebody has to change is PRECONDITION and says what."""
+    error = engine_errors.answered("create container x", status, text)
+    assert (error.kind, error.reason) == (kind, reason)
+    assert error.next_step
+
+
+async def test_an_engine_that_is_away_does_not_keep_a_dispatcher_from_starting(home: Path, docker_place: Any) -> None:
+    """What needs it waits by UNAVAILABLE; groups of other runtimes are served meanwhile."""
+    place = docker_place(home, f"unix://{home}/no.sock", "image")
+    await place.open()
+    for call in (place.runtime.inspect("a-1"), place.runtime.list(), place.runtime.create(place.spec("a-1", "exit"))):
+        with pytest.raises(NanoclawError) as caught:
+            await call
+        assert (caught.value.kind, caught.value.reason) == (Kind.UNAVAILABLE, "ENGINE_UNREACHABLE")
+    await place.runtime.close()
+
+
+async def test_an_engine_that_says_nothing_is_given_up_on_time(home: Path, docker_place: Any) -> None:
+    """Each call ends within its time-out, several at once take no longer, and the loop runs on beside them."""
+    gone = asyncio.Event()
+
+    async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await gone.wait()
+        writer.close()
+
+    server = await asyncio.start_unix_server(hang, f"{home}/silent.sock")
+    place = docker_place(home, f"unix://{home}/silent.sock", "image", seconds=1)
+    began, ticks = time.monotonic(), 0
+    await place.open()
+    calls = asyncio.gather(*(place.runtime.inspect(f"a-{number}") for number in range(20)), return_exceptions=True)
+    while not calls.done():
+        await asyncio.sleep(0.005)
+        ticks += 1
+    assert {error.reason for error in await calls} == {"ENGINE_SILENT"}
+    assert time.monotonic() - began < 8
+    assert ticks > 20
+    await place.runtime.close()
+    gone.set()
+    server.close()
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("RUNTIME", "podman"),
+        ("IMAGE", " "),
+        ("DOCKER_DATA", "var"),
+        ("DOCKER_DATA", "/srv/../data"),
+        ("DOCKER_DATA", "/srv/a:b"),
+        ("DOCKER_PREFIX", "-x"),
+        ("DOCKER_SECONDS", "0"),
+        ("AGENT_UID", "0"),
+    ],
+)
+def test_a_setting_that_does_not_fit_stops_the_start(variable: str, value: str) -> None:
+    """By the variable's name; agents never run as root."""
+    with pytest.raises(NanoclawError) as caught:
+        settings.load({f"NANOCLAW_DISPATCHER_{variable}": value})
+    assert (caught.value.kind, caught.value.reason) == (Kind.INVALID, "INVALID_SETTING")
+    assert variable in caught.value.message
+
+
+def test_the_engine_is_where_our_setting_says_or_else_where_dockers_does() -> None:
+    """DOCKER_HOST is what rootless engines set; ours wins."""
+    assert settings.load({"DOCKER_HOST": "unix:///a"}).docker_host == "unix:///a"
+    both = {"DOCKER_HOST": "unix:///a", "NANOCLAW_DISPATCHER_DOCKER_HOST": "tcp://proxy:2375"}
+    assert settings.load(both).docker_host == "tcp://proxy:2375"
+
+
+@pytest.mark.parametrize("host", ["ssh://me@there", "npipe:////./pipe/x", "tcp://proxy", "fd://", "https://there:2376"])
+def test_an_address_that_leads_nowhere_is_refused_at_the_start(host: str) -> None:
+    """Not when the first task waits for it."""
+    with pytest.raises(NanoclawError, match="INVALID_SETTING"):
+        check_host(host)
+
+
+def test_a_dispatcher_has_the_runtimes_that_its_groups_name(home: Path) -> None:
+    """And those whose attempts are still to be adopted, though no group names them any more."""
+    docker = settings.Settings(home=home, runtime="docker")
+    named = groups.load(runtime=docker.runtime)
+    assert {group.runtime for group in named} == {"docker"}
+    assert {name: type(one) for name, one in built_in(docker, named).items()} == {"docker": DockerRuntime}
+    (home / "attempts" / "nc-1" / "run").mkdir(parents=True)
+    assert set(built_in(docker, named)) == {"docker", "process"}
+    process = settings.Settings(home=home)
+    assert {name: type(one) for name, one in built_in(process, groups.load()).items()} == {"process": ProcessRuntime}
+    (home / "attempts" / "nc-2" / "container").mkdir(parents=True)
+    assert set(built_in(process, groups.load())) == {"docker", "process"}
+
+
+def test_a_group_says_its_runtime_itself_if_it_wants_another(tmp_path: Path) -> None:
+    """The setting is for those that say nothing."""
+    path = tmp_path / "groups.toml"
+    path.write_text('[groups.main]\nrole = "main"\nruntime = "process"\n[groups.developer]\nrole = "executor"\n')
+    assert {group.name: group.runtime for group in groups.load(path, runtime="docker")} == {
+        "main": "process",
+        "developer": "docker",
+    }
+
+
+@pytest.mark.parametrize(("mode", "may"), [(0o700, False), (0o750, True), (0o705, False), (0o770, True)])
+def test_who_may_enter_a_folder_is_decided_as_the_kernel_does(tmp_path: Path, mode: int, may: bool) -> None:
+    """By the owner's, the group's, or everybody's bits: the first that apply."""
+    tmp_path.chmod(mode)
+    found = tmp_path.stat()
+    group = found.st_gid if found.st_gid else found.st_uid + 1
+    if os.getuid() == 0:
+        os.chown(tmp_path, 0, group)
+    elif group == found.st_uid:
+        pytest.skip("user and group of this folder are one number")
+    assert may_enter(tmp_path, group) is may
