@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import structlog
 import world as w
 
 from nanoclaw.dispatcher.v1 import dispatcher_pb2 as pb
@@ -259,6 +260,32 @@ async def test_cancel_reaches_a_dispatch_that_waits_for_its_next_attempt(world: 
     await world.at("t1", "BLOCKED")
     await world.quiet()
     assert [(row["state"], row["code"]) for row in world.dispatches()] == [("CANCELLED", "CANCELLED")]
+
+
+async def test_a_cancelled_dispatch_is_cancelled_though_its_task_s_move_is_seen_first(world: Any) -> None:
+    """Cancelling blocks the task, and the news of that may come to the rules before the cancelling is through."""
+
+    async def executor(run: Any, hands: Any) -> int:
+        return 1
+
+    async def rules_were_first() -> None:
+        await world.until(lambda: world.dispatches()[0]["state"] == "CANCELLED")
+
+    world.fake.agent = w.by_group(world, {"developer": executor})
+    one = await world.dispatcher(retry=w.RetryPolicy(3, 3600, 3600))
+    api = await world.api(one)
+    await world.operator.ready("t1")
+    await world.until(lambda: [row["not_before"] != "" for row in world.dispatches()] == [True])
+    one.governance.after["TransitionTask"] = rules_were_first
+    with structlog.testing.capture_logs() as logged:
+        await api.CancelDispatch(w.pb_cancel(world.dispatches()[0]["id"], "enough"))
+        await world.at("t1", "BLOCKED")
+        await world.until(lambda: "TransitionTask" not in one.governance.after)
+        await world.quiet()
+        await one.engine.upkeep.sweep()
+    (row,) = world.dispatches()
+    assert (row["state"], row["code"], row["reason"]) == ("CANCELLED", "CANCELLED", "enough")
+    assert [each for each in logged if each["event"] == "engine_task_failed"] == []
 
 
 async def test_retry_ends_a_pause_and_refuses_what_is_over(world: Any) -> None:

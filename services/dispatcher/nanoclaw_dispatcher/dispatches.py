@@ -207,10 +207,15 @@ def ended(
 
 
 def close_waiting(tx: Tx, dispatch_id: str, code: Code, reason: str, version: int, *, instance: str) -> bool:
-    """Cancels an open dispatch without a live attempt; False where that is not so any more. version: as in `ended`."""
+    """Cancels an open dispatch without a live attempt; False where that is not so any more. version: as in `ended`.
+
+    Where a person wanted it cancelled, that is why, whatever its task has done since.
+    """
     row = tx.one(BY_ID, id=dispatch_id)
     if row is None or row["state"] != DispatchState.ENQUEUED or tx.one(LIVE_OF_DISPATCH, dispatch=dispatch_id):
         return False
+    if row["cancelled_by"]:
+        code, reason = Code.CANCELLED, row["reason"]
     change = _update(
         tx, row, state=DispatchState.CANCELLED, code=str(code), reason=reason, not_before="",
         seen_version=max(row["seen_version"], version),

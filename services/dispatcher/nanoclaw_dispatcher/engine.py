@@ -1,6 +1,7 @@
 """The engine: facts come in, the rules are asked, what they ask for is started as slots allow, and pursued."""
 
 import asyncio
+import contextlib
 import contextvars
 import sqlite3
 from collections.abc import Coroutine
@@ -280,4 +281,5 @@ class Engine:
                 leases.release(tx, dispatch_id)
 
         self.queue.forget(dispatch_id)
-        await means.database.write(unit)
+        with contextlib.suppress(leases.LeaseLost):  # it was closed meanwhile, or is another's now
+            await means.database.write(unit)
