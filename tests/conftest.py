@@ -6,7 +6,6 @@ import tempfile
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent import futures
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import grpc
 import pytest
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 
+from nanoclaw_cli.collector import Span, spans_of
 from nanoclaw_rpc import Credentials, Server, ServiceSpec, connect
 
 
@@ -73,29 +73,12 @@ async def dial(home: Path, credentials: Credentials) -> AsyncIterator[Callable[.
         await channel.close()
 
 
-@dataclass(frozen=True)
-class CollectedSpan:
-    """A span as a collector got it; ids in hex, service as the resource names it (nanoclaw-…)."""
-
-    name: str
-    trace_id: str
-    span_id: str
-    parent_id: str
-    service: str
-    kind: int
-    start_ns: int
-    end_ns: int
-    attributes: dict[str, Any]
-    links: tuple[tuple[str, str], ...]
-    error: str
-
-
 class Collector(trace_service_pb2_grpc.TraceServiceServicer):
     """An OTLP collector in the test's process. `environ` turns a service's telemetry on towards it."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._spans: list[CollectedSpan] = []
+        self._spans: list[Span] = []
         self.headers: dict[str, str] = {}
         self._server = grpc.server(futures.ThreadPoolExecutor(2))
         trace_service_pb2_grpc.add_TraceServiceServicer_to_server(self, self._server)
@@ -105,47 +88,26 @@ class Collector(trace_service_pb2_grpc.TraceServiceServicer):
 
     def Export(self, request: Any, context: Any) -> Any:
         """What an exporter calls."""
-        found = []
-        for resource in request.resource_spans:
-            service = _attributes(resource.resource.attributes).get("service.name", "")
-            for span in (span for scope in resource.scope_spans for span in scope.spans):
-                found.append(
-                    CollectedSpan(
-                        name=span.name,
-                        trace_id=span.trace_id.hex(),
-                        span_id=span.span_id.hex(),
-                        parent_id=span.parent_span_id.hex(),
-                        service=service,
-                        kind=span.kind,
-                        start_ns=span.start_time_unix_nano,
-                        end_ns=span.end_time_unix_nano,
-                        attributes=_attributes(span.attributes),
-                        links=tuple((link.trace_id.hex(), link.span_id.hex()) for link in span.links),
-                        error=span.status.message if span.status.code == 2 else "",
-                    )
-                )
         with self._changed:
-            self._spans += found
+            self._spans += spans_of(request)
             self.headers = {key: str(value) for key, value in context.invocation_metadata()}
             self._changed.notify_all()
         return trace_service_pb2.ExportTraceServiceResponse()
 
     @property
-    def spans(self) -> list[CollectedSpan]:
+    def spans(self) -> list[Span]:
         """All that came so far."""
         with self._changed:
             return list(self._spans)
 
-    def wait(self, predicate: Callable[[list[CollectedSpan]], Any], timeout: float = 10.0) -> list[CollectedSpan]:
+    def wait(self, predicate: Callable[[list[Span]], Any], timeout: float = 10.0) -> list[Span]:
         """Blocks until the predicate holds over all spans, and answers them. For sync tests."""
         with self._changed:
             held = self._changed.wait_for(lambda: predicate(self._spans), timeout)
             assert held, f"not within {timeout} s; got {sorted(f'{s.service} {s.name}' for s in self._spans)}"
             return list(self._spans)
 
-    async def wait_for(
-        self, predicate: Callable[[list[CollectedSpan]], Any], timeout: float = 10.0
-    ) -> list[CollectedSpan]:
+    async def wait_for(self, predicate: Callable[[list[Span]], Any], timeout: float = 10.0) -> list[Span]:
         """`wait` beside a running event loop."""
         return await asyncio.to_thread(self.wait, predicate, timeout)
 
@@ -160,7 +122,3 @@ def collector() -> Iterator[Collector]:
     collector = Collector()
     yield collector
     collector.close()
-
-
-def _attributes(attributes: Any) -> dict[str, Any]:
-    return {one.key: getattr(one.value, one.value.WhichOneof("value")) for one in attributes}

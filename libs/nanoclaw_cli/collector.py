@@ -1,10 +1,11 @@
 """A small OTLP collector: takes spans over gRPC on loopback and keeps them, for a trace without Jaeger."""
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import grpc.aio
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
@@ -12,7 +13,10 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_serv
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A span as it came: ids in hex, times in nanoseconds since 1970."""
+    """A span as it came: ids in hex, times in nanoseconds since 1970, service and kind as OTLP has them.
+
+    links: pairs of trace and span id. error: the status message of one that failed.
+    """
 
     service: str
     name: str
@@ -21,9 +25,10 @@ class Span:
     parent_id: str
     start_ns: int
     end_ns: int
-    attributes: dict[str, str]
-    links: tuple[str, ...] = ()
+    attributes: dict[str, Any]
+    links: tuple[tuple[str, str], ...] = ()
     error: str = ""
+    kind: int = 0
 
 
 @dataclass
@@ -37,7 +42,7 @@ class Collector(trace_service_pb2_grpc.TraceServiceServicer):
         self, request: trace_service_pb2.ExportTraceServiceRequest, context: object
     ) -> trace_service_pb2.ExportTraceServiceResponse:
         """Takes a batch of spans."""
-        fresh = list(_spans(request))
+        fresh = spans_of(request)
         self.spans.extend(fresh)
         if self.file is not None:
             with self.file.open("a") as out:
@@ -61,29 +66,30 @@ class Collector(trace_service_pb2_grpc.TraceServiceServicer):
             await server.stop(1.0)
 
 
-def _spans(request: trace_service_pb2.ExportTraceServiceRequest) -> list[Span]:
+def spans_of(request: trace_service_pb2.ExportTraceServiceRequest) -> list[Span]:
+    """All spans of a batch."""
     found = []
-    for resource_spans in request.resource_spans:
-        resource = {entry.key: entry.value.string_value for entry in resource_spans.resource.attributes}
-        for scope_spans in resource_spans.scope_spans:
-            for span in scope_spans.spans:
-                found.append(
-                    Span(
-                        service=resource.get("service.name", ""),
-                        name=span.name,
-                        trace_id=span.trace_id.hex(),
-                        span_id=span.span_id.hex(),
-                        parent_id=span.parent_span_id.hex(),
-                        start_ns=span.start_time_unix_nano,
-                        end_ns=span.end_time_unix_nano,
-                        attributes={entry.key: _text(entry.value) for entry in span.attributes},
-                        links=tuple(link.trace_id.hex() for link in span.links),
-                        error=span.status.message if span.status.code == 2 else "",
-                    )
+    for resource in request.resource_spans:
+        service = str(_attributes(resource.resource.attributes).get("service.name", ""))
+        for span in (span for scope in resource.scope_spans for span in scope.spans):
+            found.append(
+                Span(
+                    service=service,
+                    name=span.name,
+                    trace_id=span.trace_id.hex(),
+                    span_id=span.span_id.hex(),
+                    parent_id=span.parent_span_id.hex(),
+                    start_ns=span.start_time_unix_nano,
+                    end_ns=span.end_time_unix_nano,
+                    attributes=_attributes(span.attributes),
+                    links=tuple((link.trace_id.hex(), link.span_id.hex()) for link in span.links),
+                    error=span.status.message if span.status.code == 2 else "",
+                    kind=span.kind,
                 )
+            )
     return found
 
 
-def _text(value: object) -> str:
-    kind = value.WhichOneof("value")  # type: ignore[attr-defined]
-    return str(getattr(value, kind)) if kind else ""
+def _attributes(attributes: Iterable[Any]) -> dict[str, Any]:
+    """Text, whole and broken numbers, truth; nothing of ours has lists."""
+    return {one.key: getattr(one.value, one.value.WhichOneof("value") or "string_value") for one in attributes}
