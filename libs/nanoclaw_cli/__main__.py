@@ -68,7 +68,7 @@ def root(
     ] = None,
     at: Annotated[
         str,
-        typer.Option(envvar="NANOCLAW_AT", help="The host on whose ports 50051-50054 they serve, as in containers."),
+        typer.Option(envvar="NANOCLAW_AT", help="HOST of ports 50051-50054, or NAME=HOST:PORT,…; else sockets."),
     ] = "",
     tls: Annotated[
         bool, typer.Option("--tls/--no-tls", envvar="NANOCLAW_TLS_ENABLED", help="Mutual TLS with --at.")

@@ -9,6 +9,7 @@ import typer
 
 from nanoclaw_cli.invocation import command, current
 from nanoclaw_cli.output import Columns, say, say_json, show_list
+from nanoclaw_core.addresses import is_loopback
 from nanoclaw_core.errors import invalid
 from nanoclaw_rpc import Credentials
 
@@ -32,9 +33,8 @@ COLUMNS: Columns = {
     "until": lambda one: one["not_after"][:10],
     "days left": lambda one: one["days_left"],
     "state": lambda one: one["state"],
-    "signed by": lambda one: one["signed_by"],
-    "hosts": lambda one: ", ".join(one["hosts"]) or "–",
-    "file": lambda one: one["file"],
+    "authority": lambda one: one["authority"],
+    "hosts": lambda one: "\n".join(host for host in one["hosts"] if not is_loopback(host)) or "–",
 }
 
 
@@ -125,15 +125,15 @@ def _show(
 ) -> None:
     newest, *old = authority.authorities()
     rows = [
-        _row(one.principal, one.certificate, one.path, "the newest authority" if one.is_current else "an old authority")
+        _row(one.principal, one.certificate, one.path, one.is_current)
         for one in authority.held()
         if one.principal in principals
     ]
     if with_authorities:
         rows = [
             *rows,
-            _row("the newest authority", newest, authority.bundle, "itself"),
-            *(_row("an old authority", one, authority.bundle, "itself") for one in old),
+            _row("authority", newest, authority.bundle, True),
+            *(_row("authority", one, authority.bundle, False) for one in old),
         ]
     if current().as_json:
         say_json(rows)
@@ -142,7 +142,7 @@ def _show(
         say(f"authority  {authority.bundle}, its key {authority.key}")
 
 
-def _row(principal: str, certificate: Any, path: Path, signed_by: str) -> dict[str, Any]:
+def _row(principal: str, certificate: Any, path: Path, newest: bool) -> dict[str, Any]:
     from nanoclaw_rpc.certificates import hosts_of
 
     left = certificate.not_valid_after_utc - datetime.now(UTC)
@@ -152,7 +152,7 @@ def _row(principal: str, certificate: Any, path: Path, signed_by: str) -> dict[s
         "not_after": certificate.not_valid_after_utc.strftime("%Y-%m-%dT%H:%M:%SZ"),
         "days_left": left.days,
         "state": state,
-        "signed_by": signed_by,
+        "authority": "newest" if newest else "old",
         "hosts": [str(name.value) for name in hosts_of(certificate)],
         "serial": f"{certificate.serial_number:x}",
         "file": str(path),

@@ -12,8 +12,8 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from nanoclaw_cli.services import SERVICES, Service
-from nanoclaw_core.addresses import is_loopback
+from nanoclaw_cli.addresses import Addresses
+from nanoclaw_cli.services import Service
 from nanoclaw_core.errors import Kind, NanoclawError
 from nanoclaw_core.ids import new_ulid
 from nanoclaw_rpc.tls import Tls, from_settings
@@ -29,8 +29,7 @@ RequestId = Annotated[
 @dataclass(frozen=True, slots=True)
 class Invocation:
     """home: NANOCLAW_HOME. operator: who asks. as_json: answer for programs. request_id: of the mutation. secrets:
-    NANOCLAW_SECRETS; None: home/secrets. at: the host on whose ports 50051 to 50054 the services listen, or
-    host:port where they begin at another; empty: their sockets.
+    NANOCLAW_SECRETS; None: home/secrets. at: where the services' ports are, see addresses.py; empty: their sockets.
     tls_enabled, tls_dir: whether those ports have TLS, and where the operator's certificate is.
     """
 
@@ -50,19 +49,7 @@ class Invocation:
 
     def target(self, service: Service) -> str:
         """The gRPC target of a service."""
-        if not self.at:
-            return service.target(self.home)
-        return f"{self._host}:{service.port - SERVICES[0].port + self._first_port}"
-
-    @property
-    def _host(self) -> str:
-        host, _, port = self.at.rpartition(":")
-        return host if host and port.isdecimal() else self.at
-
-    @property
-    def _first_port(self) -> int:
-        port = self.at.removeprefix(f"{self._host}:")
-        return int(port) if port != self.at else SERVICES[0].port
+        return Addresses.parse(self.at).target(service) if self.at else service.target(self.home)
 
     @property
     def tls(self) -> Tls | None:
@@ -70,11 +57,11 @@ class Invocation:
         if not self.at:
             return None
         found = from_settings(self.secrets_folder, f"operator:{self.operator}", self.tls_enabled, self.tls_dir)
-        if found is None and not is_loopback(self._host):
+        if found is None and (remote := Addresses.parse(self.at).remote()):
             raise NanoclawError(
                 Kind.INVALID,
                 "NOT_ENCRYPTED",
-                f"a token would travel to {self.at} in clear text",
+                f"a token would travel to {', '.join(remote)} in clear text",
                 next_step="use --tls with an operator's certificate (`nanoclaw certs operator`), or a tunnel",
             )
         return found

@@ -22,6 +22,9 @@ from nanoclaw_core.errors import NanoclawError
 
 app = typer.Typer()
 
+STATUS_SECONDS = 3.0
+"""How long a service may take to say that it serves; a handshake on a busy machine takes its time."""
+
 
 @command(app)
 async def status() -> None:
@@ -50,7 +53,7 @@ async def status() -> None:
 
 
 async def _serves(service: Service) -> bool:
-    return await is_serving(current().target(service), tls=current().tls, peer=service.name)
+    return await is_serving(current().target(service), STATUS_SECONDS, tls=current().tls, peer=service.name)
 
 
 async def _part(read: Callable[[], Awaitable[dict[str, Any]]]) -> dict[str, Any]:
