@@ -9,7 +9,7 @@ READY  := $(VENV)/.ready
 TOOLS  := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/nanoclaw/bin
 PROTOS := $(sort $(wildcard protos/nanoclaw/*/v1/*.proto))
 
-.PHONY: help demo demo-docker up down logs ps images operator serve serve-detached stop status test test-crash test-docker check lint format types walls stubs-in-step breaking protos release-protos jaeger bench requirements clean
+.PHONY: help demo demo-docker up down logs ps images operator serve serve-detached stop status test test-crash test-docker test-clients check lint format types walls stubs-in-step breaking protos release-protos jaeger bench requirements clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -72,6 +72,9 @@ test-crash: $(READY) ## the crash sweep: services and agents killed at random mo
 
 test-docker: $(READY) ## the tests that need a Docker engine; skipped, with the reason, where there is none
 	$(BIN)/python -m pytest -m docker --timeout 300
+
+test-clients: $(READY) ## generate and build the clients of docs/clients.md in Go and TypeScript, and run them
+	$(BIN)/python -m pytest tests/system -m clients
 
 check: lint types walls stubs-in-step breaking test ## everything that must be green before a change lands
 
