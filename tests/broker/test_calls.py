@@ -262,15 +262,16 @@ async def test_a_provider_without_its_secret_is_denied(broker: Any) -> None:
     assert (answer.code, answer.facts["missing"]) == ("SECRETS_MISSING", "locked_token")
 
 
-async def test_nothing_of_level_three_is_carried_out(broker: Any, counter: Any) -> None:
-    """Until there are votes, L3 can't be granted and an L3 call says so."""
-    with pytest.raises(NanoclawError) as raised:
-        await broker.grant("count", pb.ACCESS_LEVEL_L3)
-    assert raised.value.reason == "L3_NOT_AVAILABLE"
+async def test_what_can_not_be_repeated_needs_a_grant_a_task_and_votes(broker: Any, counter: Any) -> None:
+    """A denial of an L3 call says all of that at once, and that an admin must make the grant."""
     await broker.grant("count", L2)
     answer = await broker.call("count", "launch")
-    assert (answer.code, answer.facts["passable"]) == ("LEVEL_TOO_LOW", "false")
-    assert "votes" in answer.next_steps[-1]
+    assert (answer.code, answer.facts["passable"]) == ("LEVEL_TOO_LOW", "true")
+    assert answer.next_steps[0].startswith("ask an admin for: grant developer count L3, actions")
+    assert answer.next_steps[1:3] == [
+        "name a task of yours that is under way",
+        "have two principals approve the call once it is asked for, an operator among them",
+    ]
     assert counter.effects == 0
 
 

@@ -15,24 +15,36 @@ from nanoclaw_broker import call, refusals
 from nanoclaw_broker.breaker import Circuit
 from nanoclaw_broker.budget import Budget, Line, Period
 from nanoclaw_broker.call import AFTER_TASK, BEFORE_TASK, decide
-from nanoclaw_broker.capability import Capability
+from nanoclaw_broker.capability import Capability, level_under
+from nanoclaw_broker.checks import votes
 from nanoclaw_broker.decision import Outcome
 from nanoclaw_broker.facts import Ask, Facts, Problem, Recorded, Signature, Skill, Task, Usage
 from nanoclaw_broker.freeze import Freeze, Scope
 from nanoclaw_broker.ledger import State
-from nanoclaw_broker.policy import Check, Level, Limits
+from nanoclaw_broker.mending import Mending, mend
+from nanoclaw_broker.policy import POLICY_VERSION, Check, Level, Limits
 from nanoclaw_broker.remedy import remedy
+from nanoclaw_broker.vote import Ballot, Grounds, Vote
 
 NOW = "2026-11-21T12:00:00.000000Z"
 HORIZON = "2026-11-21T11:59:00.000000Z"
 RECENT = "2026-11-21T11:59:30.000000Z"
 LATER, BEFORE = "2026-11-22T12:00:00.000000Z", "2026-11-20T12:00:00.000000Z"
 
-LEVELS = {"look": Level.L1, "add": Level.L2, "drop": Level.L2, "launch": Level.L3}
 OPEN = Circuit("count", (), RECENT)
+LEVELS = {"look": Level.L1, "add": Level.L2, "drop": Level.L2, "launch": Level.L3, "send": Level.L3}
+UNVERIFIED = {"send": Level.L2}
 HELD = Capability("developer", "count", Level.L2, expires_at=LATER, id="c1")
 FREEZE = Freeze(Scope.PROVIDER, "count", Level.L1, "an incident")
 DOING = Task("t1", version=3, state="DOING", assigned_group="developer")
+HELD3 = replace(HELD, level=Level.L3)
+FOR = Vote("operator:ana", "operator:ana", "d"), Vote("group:main", "main", "d")
+
+
+def ballot(*votes: Vote, **moved: Any) -> Ballot:
+    """The votes for a call that was asked for DOING under HELD3."""
+    grounds = {"task_version": 3, "capability_id": "c1", "capability_changes": 0, "policy_version": POLICY_VERSION}
+    return Ballot("d", Grounds(**grounds | moved), votes)
 
 
 def facts(action: str = "add", **changes: Any) -> Facts:
@@ -43,7 +55,7 @@ def facts(action: str = "add", **changes: Any) -> Facts:
             **{"group": "developer", "request_id": "r1", "provider": "count", "action": action, "params_hmac": "h"}
             | asked
         ),
-        skill=Skill(("count", "json"), LEVELS),
+        skill=Skill(("count", "json"), LEVELS, unverified=UNVERIFIED),
         now=NOW,
         capabilities=(HELD,),
     )
@@ -53,6 +65,14 @@ def facts(action: str = "add", **changes: Any) -> Facts:
 def recorded(**changes: Any) -> Recorded:
     return replace(Recorded("call1", State.EXECUTED, "count", "add", "h", "", ""), **changes)
 
+
+def launch(**changes: Any) -> Facts:
+    """A call of L3 that passes, with its votes."""
+    base = {"task_id": "t1", "task": APPROVED, "capabilities": (HELD3,), "ballot": ballot(*FOR)}
+    return facts("launch", **base | changes)
+
+
+APPROVED = replace(DOING, gate="Product", live_gates=frozenset({"Product"}))
 
 REFUSED: dict[str, Facts] = {
     "SIGNATURE_MISSING": facts(signature=Signature.MISSING),
@@ -86,9 +106,24 @@ REFUSED: dict[str, Facts] = {
     "BUDGET_EXCEEDED": facts(budget=Budget(1_000_001, (Line("developer", Period.STEP, 100),))),
     "BUDGET_FROZEN": facts(budget=Budget(1, (), "a call cost more")),
     "CIRCUIT_OPEN": facts(circuit=OPEN),
-    "L3_NOT_AVAILABLE": facts("launch", capabilities=(replace(HELD, level=Level.L3),)),
+    "LEVEL_TOO_LOW without the waiver": facts("send"),
+    "TASK_REQUIRED for L3": launch(task=None, task_id="", ballot=ballot(*FOR, task_version=0)),
+    "GATE_NOT_APPROVED of the task's own": launch(task=replace(APPROVED, live_gates=frozenset())),
+    "APPROVAL_VOID": launch(ballot=ballot(*FOR, task_version=2)),
 }
-"""Each code of the design, by facts in which nothing else is wrong."""
+"""Each code of the design, by facts in which nothing else is wrong; what comes after the code tells cases apart."""
+
+AWAITED: dict[str, Facts] = {
+    "nobody has asked before": launch(ballot=None),
+    "one vote": launch(ballot=ballot(FOR[0])),
+    "two of the same party": launch(ballot=ballot(FOR[0], replace(FOR[0], principal="operator:ben"))),
+    "no operator": launch(ballot=ballot(FOR[1], Vote("group:security", "security", "d"))),
+    "of the group that asked": launch(ballot=ballot(FOR[0], Vote("group:developer", "developer", "d"))),
+    "of an executor": launch(task=replace(APPROVED, executors=frozenset({"group:main"}))),
+    "of a person that executed": launch(task=replace(APPROVED, executors=frozenset({"operator:ana"}))),
+    "for other parameters": launch(ballot=ballot(FOR[0], replace(FOR[1], params_digest="other"))),
+}
+"""Calls with nothing wrong but that there are not two votes that count."""
 
 REPLAYED = {
     "request_id": facts(seen=recorded()),
@@ -103,27 +138,71 @@ def test_a_call_with_nothing_wrong_is_allowed() -> None:
     assert decision.capability == HELD
 
 
-@pytest.mark.parametrize("code", REFUSED)
-def test_what_is_wrong_has_its_code_and_facts(code: str) -> None:
+def test_a_call_of_l3_with_its_votes_is_allowed() -> None:
+    """And under a grant that accepts what nobody can verify, so is one without: it needs L2 only."""
+    assert decide(launch()).outcome is Outcome.ALLOW
+    waived = facts("send", capabilities=(replace(HELD, allow_unverified=True),))
+    assert (waived.level, waived.declared, decide(waived).outcome) == (Level.L2, Level.L3, Outcome.ALLOW)
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_is_wrong_has_its_code_and_facts(case: str) -> None:
     """Every refusal says under a stable code which check decided, and what it rested on."""
-    decision = decide(REFUSED[code])
-    assert (decision.outcome, decision.code) == (Outcome.DENY, code)
+    decision = decide(REFUSED[case])
+    assert (decision.outcome, decision.code) == (Outcome.DENY, code_of(case))
     assert decision.message
-    assert refusals.what_is_known(REFUSED[code], decision)["check"].startswith(str(int(decision.check)))
+    assert refusals.what_is_known(REFUSED[case], decision)["check"].startswith(str(int(decision.check)))
+
+
+def code_of(case: str) -> str:
+    return case.partition(" ")[0]
+
+
+@pytest.mark.parametrize("case", AWAITED)
+def test_a_call_of_l3_waits_for_two_votes_that_count(case: str) -> None:
+    """Of different parties, for the very parameters, none by who asked or executed, one by an operator."""
+    decision = decide(AWAITED[case])
+    assert (decision.outcome, decision.check, decision.code) == (Outcome.AWAIT, Check.VOTES, "APPROVAL_PENDING")
+
+
+def test_votes_of_groups_alone_are_enough_where_no_operator_is_required() -> None:
+    """NANOCLAW_BROKER_L3_REQUIRES_OPERATOR=0."""
+    without = replace(AWAITED["no operator"], limits=Limits(operator_votes=False))
+    assert decide(without).outcome is Outcome.ALLOW
+
+
+@pytest.mark.parametrize(
+    ("moved", "what"),
+    [
+        ({"task_version": 2}, "task"),
+        ({"capability_id": "c0"}, "grant"),
+        ({"capability_changes": 1}, "grant"),
+        ({"policy_version": "0.9"}, "policy"),
+        ({"task_version": 2, "policy_version": "0.9"}, "task policy"),
+    ],
+)
+def test_votes_are_void_when_what_the_call_rests_on_has_moved(moved: dict[str, Any], what: str) -> None:
+    """Task, grant or policy: each alone, whatever the votes."""
+    decision = decide(launch(ballot=ballot(*FOR, **moved)))
+    assert (decision.code, decision.facts["moved"]) == ("APPROVAL_VOID", what)
 
 
 @pytest.mark.parametrize("rule", [*BEFORE_TASK, *AFTER_TASK], ids=lambda rule: rule.__name__)
 def test_each_check_is_needed(rule: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Taking any one rule out lets something pass that it alone refused."""
-    mine = [code for code, one in REFUSED.items() if _decides(rule, one, code)]
+    mine = [case for case, one in REFUSED.items() if _decides(rule, one, code_of(case))]
+    if rule is votes.votes:
+        mine = list(AWAITED)
     assert mine, "no case shows what this rule is for"
     monkeypatch.setattr(call, "BEFORE_TASK", tuple(one for one in BEFORE_TASK if one is not rule))
     monkeypatch.setattr(call, "AFTER_TASK", tuple(one for one in AFTER_TASK if one is not rule))
-    for code in mine:
-        if code in ("UNKNOWN_PROVIDER", "UNKNOWN_ACTION", "NO_CAPABILITY"):
-            assert _code(REFUSED[code]) != code  # what comes later misses what is missing, and refuses or breaks
+    for case in mine:
+        if case in ("UNKNOWN_PROVIDER", "UNKNOWN_ACTION", "NO_CAPABILITY"):
+            assert _code(REFUSED[case]) != case  # what comes later misses what is missing, and refuses or breaks
+        elif case.startswith("LEVEL_TOO_LOW without"):
+            assert _code(REFUSED[case]) == "TASK_REQUIRED"  # a call of L3 needs more than a grant
         else:
-            assert _code(REFUSED[code]) == "OK", code
+            assert _code((REFUSED | AWAITED)[case]) == "OK", case
 
 
 def _code(one: Facts) -> str:
@@ -154,8 +233,9 @@ def test_the_first_check_that_fails_decides() -> None:
         freezes=(FREEZE,),
         usage=Usage(pending=5, claims=15, rate_edge=RECENT, today=15),
         skill=Skill(("count",), LEVELS, ("s",), (Problem("INVALID_PARAMS", "bad"),)),
+        ballot=Ballot("d", Grounds(0, "", 0, "")),
         capabilities=(),
-        task=Task("t1", found=False),
+        task=None,
         keyed=recorded(params_hmac="other"),
         budget=Budget(1_000_001, (Line("developer", Period.STEP, 100),), "a call cost more"),
         circuit=OPEN,
@@ -174,6 +254,7 @@ def test_the_first_check_that_fails_decides() -> None:
         ("LEVEL_TOO_LOW", lambda f: held(f, level=Level.L3)),
         ("ACTION_DENIED", lambda f: held(f, denied=())),
         ("ACTION_NOT_ALLOWED", lambda f: held(f, allowed=())),
+        ("TASK_REQUIRED", lambda f: replace(f, task=Task("t1", found=False))),
         ("TASK_NOT_FOUND", lambda f: replace(f, task=Task("t1", state="REVIEW", scope="PRODUCT", product_id="p"))),
         ("TASK_NOT_YOURS", lambda f: task(f, assigned_group="developer", bound_attempt="a2")),
         ("STALE_ATTEMPT", lambda f: task(f, bound_attempt="a1")),
@@ -188,15 +269,16 @@ def test_the_first_check_that_fails_decides() -> None:
         ("BUDGET_FROZEN", lambda f: replace(f, budget=replace(f.budget, frozen_reason=""))),
         ("BUDGET_EXCEEDED", lambda f: replace(f, budget=Budget())),
         ("CIRCUIT_OPEN", lambda f: replace(f, circuit=Circuit("count"))),
-        ("L3_NOT_AVAILABLE", lambda f: replace(f, ask=replace(f.ask, action="drop"))),
+        ("APPROVAL_VOID", lambda f: replace(f, ballot=None)),
+        ("AWAIT", lambda f: replace(f, ballot=ballot(*FOR, task_version=0))),
     ]
     last = Check.FIELDS
-    for code, mend in steps:
+    for code, mended_by in steps:
         decision = decide(wrong)
         assert (decision.code if decision.outcome is Outcome.DENY else decision.outcome.name) == code
         assert decision.check >= last
         last = decision.check
-        wrong = mend(wrong)
+        wrong = mended_by(wrong)
     assert decide(wrong).outcome is Outcome.ALLOW
 
 
@@ -325,7 +407,8 @@ capabilities = st.builds(
     Capability,
     group=st.just("developer"),
     provider=st.just("count"),
-    level=st.sampled_from([Level.L1, Level.L2]),
+    level=st.sampled_from([Level.L1, Level.L2, Level.L3]),
+    allow_unverified=st.booleans(),
     allowed=st.lists(names, unique=True, max_size=3).map(tuple),
     denied=st.lists(names, unique=True, max_size=2).map(tuple),
     requires_task_gate=st.sampled_from(["", "", "Security"]),
@@ -342,7 +425,21 @@ tasks = st.builds(
     assigned_group=st.sampled_from(["developer", "sales"]),
     approver_group=st.sampled_from(["", "developer", "security"]),
     bound_attempt=st.sampled_from(["", "a1"]),
-    live_gates=st.sampled_from([frozenset(), frozenset({"Security"})]),
+    live_gates=st.sampled_from([frozenset(), frozenset({"Security"}), frozenset({"Security", "Product"})]),
+    gate=st.sampled_from(["", "Product"]),
+    executors=st.sampled_from([frozenset(), frozenset({"group:main"})]),
+)
+freezes = st.builds(
+    Freeze,
+    st.sampled_from(list(Scope)),
+    st.just("x"),
+    st.sampled_from([Level.L0, Level.L1, Level.L2]),
+    st.just("an incident"),
+)
+ballots = st.builds(
+    lambda version, cast: ballot(*cast, task_version=version, capability_id=""),
+    st.sampled_from([0, 1]),
+    st.sampled_from([(), FOR[:1], FOR[1:], FOR]),
 )
 lines = st.builds(
     Line,
@@ -359,7 +456,7 @@ budgets = st.builds(
     st.sampled_from(["", "", "a call cost more"]),
 )
 anything = st.builds(
-    lambda action, caps, named, pending, edge, today, secrets, problems, key, keyed, main, signature, budget, circuit: (
+    lambda action, caps, named, pending, edge, today, secrets, problems, key, keyed, main, signature, budget, *rest: (
         facts(
             action,
             group="main" if main else "developer",
@@ -370,10 +467,12 @@ anything = st.builds(
             capabilities=tuple({one.product_id: one for one in caps}.values()),
             task=named,
             usage=Usage(pending, 1, edge, today),
-            skill=Skill(("count",), LEVELS, secrets, problems),
+            skill=Skill(("count",), LEVELS, secrets, problems, UNVERIFIED),
             keyed=keyed if key else None,
             budget=budget,
-            circuit=circuit,
+            circuit=rest[0],
+            freezes=rest[1],
+            ballot=rest[2],
         )
     ),
     st.sampled_from([*LEVELS, "fly"]),
@@ -390,6 +489,8 @@ anything = st.builds(
     st.sampled_from(list(Signature)),
     budgets,
     st.sampled_from([Circuit(), OPEN, Circuit("count", (), BEFORE), Circuit("count", (), BEFORE, "a probe")]),
+    st.lists(freezes, max_size=2).map(tuple),
+    st.none() | ballots,
 )
 
 
@@ -405,7 +506,7 @@ def test_applying_the_suggested_grant_makes_it_pass(one: Facts) -> None:
     assert answer.next_steps or not mended.passable
     assert (answer.facts["passable"] == "true") is mended.passable
     if not mended.passable:
-        assert one.ask.action == "fly" or one.level is Level.L3 or mended.steps[-1].startswith("nothing:")
+        assert one.ask.action == "fly" or mended.steps[-1].startswith("nothing:")
         return
     if mended.grant is None or len(mended.steps) > 1:
         return  # something besides a grant is in the way
@@ -419,6 +520,7 @@ def test_applying_the_suggested_grant_makes_it_pass(one: Facts) -> None:
         request.requires_task_gate,
         request.product_id,
         expires_at=LATER,
+        allow_unverified=request.allow_unverified,
     )
     others = tuple(c for c in one.capabilities if c.product_id != granted.product_id)
     assert decide(replace(one, capabilities=(*others, granted))).outcome in (Outcome.ALLOW, Outcome.REPLAY)
@@ -438,9 +540,74 @@ def test_a_suggested_grant_opens_one_action_and_takes_none(one: Facts) -> None:
     assert before is None or grant.requires_task_gate == before.requires_task_gate
 
 
+def mended(one: Facts) -> Mending:
+    """The facts with the whole remedy applied, and the grant that it took."""
+    mending = Mending(one)
+    while (decision := decide(mending.facts)).outcome in (Outcome.DENY, Outcome.AWAIT) and mend(mending, decision):
+        pass
+    return mending
+
+
+@settings(max_examples=500, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@given(anything)
+def test_the_whole_remedy_passes_and_no_part_of_it_can_be_left_out(one: Facts) -> None:
+    """With everything that the steps say it passes; with any one part of it undone, or a lesser grant, it does not."""
+    if not remedy(one).passable:
+        return
+    whole = mended(one)
+    assert decide(whole.facts).outcome in PASSING
+    parts: list[Facts] = []
+    for name in ("seen", "keyed", "capabilities", "task", "freezes", "budget", "circuit"):
+        parts.append(replace(whole.facts, **{name: getattr(one, name)}))
+    for name in ("pending", "rate_edge", "today"):
+        parts.append(replace(whole.facts, usage=replace(whole.facts.usage, **{name: getattr(one.usage, name)})))
+    for name in ("missing_secrets", "problems"):
+        parts.append(replace(whole.facts, skill=replace(whole.facts.skill, **{name: getattr(one.skill, name)})))
+    parts.append(replace(whole.facts, ask=replace(whole.facts.ask, signature=one.ask.signature)))
+    if whole.facts.ballot is not None:
+        cast = whole.facts.ballot.votes
+        before = one.ballot.votes if one.ballot is not None else ()
+        added = [vote for vote in cast if vote not in before]
+        for vote in added:
+            fewer = tuple(other for other in cast if other is not vote)
+            parts.append(replace(whole.facts, ballot=replace(whole.facts.ballot, votes=fewer)))
+    if whole.grant is not None:
+        others = tuple(c for c in whole.facts.capabilities if c != whole.grant)
+        parts += [replace(whole.facts, capabilities=(*others, less)) for less in lesser(whole.grant, one.ask.action)]
+    for part in parts:
+        if part != whole.facts:
+            assert decide(part).outcome not in PASSING, part
+
+
+PASSING = (Outcome.ALLOW, Outcome.REPLAY)
+
+
+def lesser(grant: Capability, action: str) -> list[Capability]:
+    """Grants that give a little less of what the action needs."""
+    less = [replace(grant, denied=(*grant.denied, action))]
+    others = tuple(name for name in (grant.allowed or LEVELS) if name != action)
+    less.append(replace(grant, allowed=others or ("other",)))
+    if level_under(grant, LEVELS[action], UNVERIFIED.get(action)) == grant.level > Level.L1:
+        less.append(replace(grant, level=Level(grant.level - 1)))
+    return less
+
+
+@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@given(anything)
+def test_a_suggested_grant_is_no_higher_than_the_call_or_what_is_held(one: Facts) -> None:
+    """It never adds the waiver, and goes no further than the action needs or the group has."""
+    grant = remedy(one).grant
+    if grant is None:
+        return
+    before = next((c for c in one.capabilities if c.product_id == grant.product_id and not c.expired(NOW)), None)
+    assert grant.allow_unverified is (before is not None and before.allow_unverified)
+    needs = level_under(grant, LEVELS[one.ask.action], UNVERIFIED.get(one.ask.action))
+    assert grant.level == max(needs, before.level if before is not None else Level.L0)
+
+
 def _open(capability: Capability, name: str, level: Level) -> bool:
     return (
-        level <= capability.level
+        level_under(capability, level, UNVERIFIED.get(name)) <= capability.level
         and name not in capability.denied
         and (not capability.allowed or name in capability.allowed)
     )

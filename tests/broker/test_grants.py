@@ -39,15 +39,23 @@ async def test_main_and_admins_grant_up_to_level_two(broker: Any) -> None:
     assert not by_founder.HasField("expires_at")
 
 
-@pytest.mark.parametrize(("who", "reason"), [("main", "L3_NEEDS_ADMIN"), ("founder", "L3_NOT_AVAILABLE")])
-async def test_level_three_is_not_granted(broker: Any, who: str, reason: str) -> None:
-    """Main may never, an admin not before there are votes."""
+async def test_level_three_is_granted_replaced_and_ended_by_admins_alone(broker: Any) -> None:
+    """Main may neither make such a grant, nor put a lower one in its place, nor end it."""
     with pytest.raises(NanoclawError) as raised:
-        if who == "main":
-            await granted_by_main(broker, access_level=L3)
-        else:
-            await broker.grant("count", L3)
-    assert raised.value.reason == reason
+        await granted_by_main(broker, access_level=L3)
+    assert raised.value.reason == "L3_NEEDS_ADMIN"
+    granted = await broker.grant("count", L3)
+    assert granted.expires_at.ToDatetime(UTC) - granted.granted_at.ToDatetime(UTC) == timedelta(days=7)
+    revoke = pb.RevokeRequest(request_id="m2", group="developer", provider="count")
+    for refused in (
+        granted_by_main(broker),
+        broker.gateway.Revoke(revoke, metadata=on_behalf("main")),
+    ):
+        with pytest.raises(NanoclawError) as raised:
+            await refused
+        assert raised.value.reason == "L3_NEEDS_ADMIN"
+    assert (await broker.revoke()).changed
+    assert (await granted_by_main(broker)).access_level == L2
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ PINNED = {
     "1.0.0": "0ddd10b86c954736484b88b0336dd5b30323f2c590477435f5dcd34d0d489ec7",
     "1.1.0": "1966000e937b5f3b50006732fc33226cf5c64fd8084ca6b7cc3d84a2c20fdf01",
     "1.2.0": "b63525cb15a6ef5d7eb5327dd14cb39db4b691dd87518f6212a4d668cfcf2e56",
+    "1.3.0": "60456fe0e62002cf87f05715b5374a1a5ce8af19117ac91f55f4e189c32f28ae",
 }
 
 
@@ -149,6 +150,7 @@ RULES = (
     "breaker",
     "budget",
     "settlement",
+    "vote",
 )
 
 
@@ -163,6 +165,7 @@ RULES = (
         "checks.request",
         "checks.spending",
         "checks.task",
+        "checks.votes",
     ],
 )
 def test_rules_know_neither_database_nor_wire_nor_clock(name: str) -> None:
@@ -175,7 +178,7 @@ def test_rules_know_neither_database_nor_wire_nor_clock(name: str) -> None:
     }
     allowed = {"collections.abc", "dataclasses", "datetime", "enum", "nanoclaw_core.canonical", "nanoclaw_core.clock"}
     allowed |= {"nanoclaw_core.errors", "nanoclaw_core.ids", "nanoclaw_core.principal", "nanoclaw_broker.checks"}
-    assert imported <= allowed | {f"nanoclaw_broker.{rule}" for rule in RULES}
+    assert imported <= allowed | {f"nanoclaw_broker.{rule}" for rule in (*RULES, "checks.votes")}
     assert "utc_now" not in source.read_text()
 
 

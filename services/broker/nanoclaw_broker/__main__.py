@@ -17,8 +17,10 @@ from nanoclaw_broker.governance import GovernanceTasks
 from nanoclaw_broker.grants import Grants
 from nanoclaw_broker.kept_params import Seal
 from nanoclaw_broker.kill_switch import KillSwitch
+from nanoclaw_broker.lapsing import Lapsing
 from nanoclaw_broker.lock import held
 from nanoclaw_broker.observing import Observer
+from nanoclaw_broker.pending_list import PendingList
 from nanoclaw_broker.providers import Environment
 from nanoclaw_broker.providers.builtin import BUILTIN
 from nanoclaw_broker.reconciling import Reconciler
@@ -30,6 +32,7 @@ from nanoclaw_broker.secrets import Secrets, open_key
 from nanoclaw_broker.servicer import BrokerServicer, spec
 from nanoclaw_broker.settings import Settings, read
 from nanoclaw_broker.tables import SLICE
+from nanoclaw_broker.voting import Voting
 from nanoclaw_core.clock import to_text, utc_now
 from nanoclaw_core.errors import NanoclawError
 from nanoclaw_rpc import Credentials, Server, connect, serve_until_signalled
@@ -64,38 +67,45 @@ async def run(
         channel = connect(
             settings.governance_address, token_file=token, telemetry=telemetry, tls=settings.tls, peer="governance"
         )
+        seal, tasks = Seal(key), GovernanceTasks(channel)
         reconciler = Reconciler(
             database,
             providers,
             secrets,
-            Seal(key),
+            seal,
             first_seconds=settings.reconcile_seconds,
             quiet_seconds=settings.quiet_seconds,
         )
+        lapsing = Lapsing(database)
         broker = Broker(
             database,
             providers,
-            GovernanceTasks(channel),
+            tasks,
             secrets,
             key,
             settings.limits,
             relay_limits=settings.relay_limits,
             most_seconds=settings.call_seconds,
             on_unknown=reconciler.wake,
+            on_waiting=lapsing.wake,
         )
         observer = Observer(telemetry)
         sockets = Sockets(home, settings.agent_uid)
         relaying = Relaying(broker, sockets, secrets, observer.observe, settings.relay_seconds)
-        reconciling: asyncio.Task[None] | None = None
+        background: list[asyncio.Task[None]] = []
         try:
             await providers.start()
             await settle_crashed(database)
             await relaying.restore()
-            reconciling = asyncio.create_task(reconciler.run())
+            background.append(asyncio.create_task(reconciler.run()))
+            background.append(asyncio.create_task(lapsing.run()))
             grants = Grants(database, providers)
             kill_switch = KillSwitch(database, providers, grants.tell)
-            servicer = BrokerServicer(broker, grants, kill_switch, relaying, observer, to_text(utc_now()))
             runtime = RuntimeServicer(Budgets(database, settings.limits))
+            voting = Voting(broker, tasks, seal, settings.limits)
+            pending = PendingList(database, providers, tasks, secrets, seal, settings.limits)
+            started_at = to_text(utc_now())
+            servicer = BrokerServicer(broker, grants, kill_switch, voting, pending, relaying, observer, started_at)
             server = Server(
                 listen=settings.addresses,
                 services=[spec(servicer), runtime_servicer.spec(runtime)],
@@ -112,18 +122,14 @@ async def run(
         finally:
             asyncio.get_running_loop().remove_signal_handler(signal.SIGHUP)
             await relaying.stop()
-            await _end(reconciling)
+            for task in background:
+                task.cancel()
+            await asyncio.gather(*background, return_exceptions=True)
             await broker.close(settings.grace_seconds)
             await providers.close()
             await channel.close()
             await database.close()
             telemetry.shutdown()
-
-
-async def _end(task: "asyncio.Task[None] | None") -> None:
-    if task is not None:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
 
 
 def _reload(secrets: Secrets) -> None:

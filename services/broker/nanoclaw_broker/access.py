@@ -12,6 +12,10 @@ ACCESS: dict[str, frozenset[Access]] = {
     "GetCall": _READERS,
     "ListCalls": _READERS,
     "Settle": frozenset({Access.ADMIN}),
+    # Who may vote on which call is decided in `entitlement.py`; these may at all.
+    "ListPendingCalls": _READERS,
+    "ApproveCall": frozenset({Access.ADMIN, Access.APPROVER, Access.GROUP}),
+    "RejectCall": frozenset({Access.ADMIN, Access.APPROVER, Access.GROUP}),
     "Freeze": frozenset({Access.ADMIN, Access.MAIN}),
     "Unfreeze": frozenset({Access.ADMIN}),
     "ListFreezes": _READERS,

@@ -12,7 +12,7 @@ from nanoclaw_broker.calls import BROKER, Entry
 from nanoclaw_broker.facts import Ask, Signature, Skill
 from nanoclaw_broker.kept_params import Seal
 from nanoclaw_broker.ledger import KEEPING, Kind
-from nanoclaw_broker.policy import Lane
+from nanoclaw_broker.policy import Lane, Level
 from nanoclaw_broker.providers import Action, Params
 from nanoclaw_broker.registry import Registry
 from nanoclaw_broker.secrets import Secrets
@@ -89,7 +89,8 @@ def entry(asked: Asked, call_id: str, caller: Caller, trace_id: str, secrets: Se
         summary = one_line(secrets.scrub(asked.action.summary(asked.params)))
         if asked.action.kind is Kind.MUTATING:
             ends_by = asked.action.unknown_end_of(asked.params)
-            kept = seal.close(call_id, asked.raw) if ends_by in KEEPING else b""
+        if ends_by in KEEPING or asked.skill.levels[asked.ask.action] is Level.L3:
+            kept = seal.close(call_id, asked.raw)
     return Entry(
         call_id=call_id,
         kind=asked.action.kind if asked.action is not None else None,

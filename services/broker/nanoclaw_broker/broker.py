@@ -2,20 +2,21 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from functools import partial
+from typing import Any, TypeVar
 
 import structlog
 
 from nanoclaw.broker.v1 import broker_pb2 as pb
-from nanoclaw_broker import answers, asking, calls, findings, refusals
+from nanoclaw_broker import answers, asking, calls, findings, params, pendings, refusals
 from nanoclaw_broker.asking import Asked
 from nanoclaw_broker.call import decide
 from nanoclaw_broker.calls import End, Entry, Stake
 from nanoclaw_broker.decision import Decision, Outcome
 from nanoclaw_broker.execution import Claimed, Exchange, Executor
-from nanoclaw_broker.facts import Facts
+from nanoclaw_broker.facts import Facts, Recorded
 from nanoclaw_broker.governance import Reading, Tasks
 from nanoclaw_broker.kept_params import Seal
 from nanoclaw_broker.ledger import EFFECT_UNKNOWN, State
@@ -31,6 +32,7 @@ from nanoclaw_core.principal import Caller
 from nanoclaw_store import Database, Tx
 from nanoclaw_telemetry import TraceContext
 
+T = TypeVar("T")
 log = structlog.get_logger()
 
 _TRIES = 5
@@ -57,7 +59,8 @@ class Told:
 class Broker:
     """One per process.
 
-    on_unknown: told when a call has ended UNKNOWN. monotonic: seconds, for how old a reading of a task is.
+    on_unknown: told when a call has ended UNKNOWN. on_waiting: when one waits for votes. monotonic: seconds, for how
+    old a reading of a task is.
     """
 
     def __init__(
@@ -72,6 +75,7 @@ class Broker:
         relay_limits: Limits = RELAY_LIMITS,
         most_seconds: float = 25.0,
         on_unknown: Callable[[], None] = lambda: None,
+        on_waiting: Callable[[], None] = lambda: None,
         new_id: NewId | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -86,7 +90,9 @@ class Broker:
         self._monotonic = monotonic
         self._executor = Executor(database, secrets, most_seconds, monotonic)
         self._on_unknown = on_unknown
+        self._on_waiting = on_waiting
         self._running: dict[str, asyncio.Task[Told]] = {}
+        self._attended: set[asyncio.Task[Any]] = set()
 
     async def call(self, caller: Caller, request: pb.CallRequest, trace: TraceContext) -> Told:
         """Decides, and carries out what is allowed. It goes on to its end even if the caller goes away.
@@ -103,9 +109,20 @@ class Broker:
         """What `call` does with a request that was read; it is carried out by the exchange, if there is one."""
         call_id = self._new_id()
         entry = asking.entry(asked, call_id, caller, trace.trace_id, self._secrets, self._seal)
-        task = asyncio.create_task(self._run(asked, entry, exchange))
+        return await asyncio.shield(self.under_way(call_id, self._run(asked, entry, exchange)))
+
+    def under_way(self, call_id: str, work: Coroutine[Any, Any, Told]) -> "asyncio.Task[Told]":
+        """Has a call go on to its end, also without who asked for it; whoever asks again meanwhile waits for it."""
+        task = asyncio.create_task(work)
         self._running[call_id] = task
         task.add_done_callback(partial(self._forget, call_id))
+        return task
+
+    async def attend(self, work: Coroutine[Any, Any, T]) -> T:
+        """Has something that may begin a call go on to its end, also without who asked for it."""
+        task = asyncio.create_task(work)
+        self._attended.add(task)
+        task.add_done_callback(self._attended.discard)
         return await asyncio.shield(task)
 
     async def stands(self, asked: Asked) -> Decision:
@@ -122,6 +139,13 @@ class Broker:
             reading = await self._read_task(asked, decision)
         raise _unsettled(asked)
 
+    async def carry_out(self, claimed: Claimed, ruling: Ruling, exchange: Exchange | None = None) -> Told:
+        """Executes what is claimed, and answers when its end is durable."""
+        response = await self._executor.carry_out(claimed, exchange)
+        if response.code == EFFECT_UNKNOWN:
+            self._on_unknown()
+        return Told(response, ruling)
+
     async def explain(self, caller: Caller, group: str, request: pb.ExplainCallRequest) -> pb.ExplainCallResponse:
         """The decision that `call` would reach now, without any effect."""
         asked = asking.read(request, caller, group, self.registry, self._key)
@@ -136,9 +160,10 @@ class Broker:
 
     async def close(self, grace_seconds: float = 5.0) -> None:
         """Waits for what is under way; what is not done by then ends without a reply, and that is settled too."""
-        running = list(self._running.values())
-        if running:
-            _, late = await asyncio.wait(running, timeout=grace_seconds)
+        loop = asyncio.get_running_loop()
+        over = loop.time() + grace_seconds
+        while running := [*self._attended, *self._running.values()]:  # a vote may still begin a call
+            _, late = await asyncio.wait(running, timeout=max(0.0, over - loop.time()))
             for task in late:
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
@@ -161,12 +186,13 @@ class Broker:
                 claimed = Claimed(
                     effect, asked.action, asked.params, notes, entry.trace_id, stake, kept=bool(entry.kept)
                 )
-                response = await self._executor.carry_out(claimed, exchange)
-                if response.code == EFFECT_UNKNOWN:
-                    self._on_unknown()
-                return Told(response, ruling)
+                return await self.carry_out(claimed, ruling, exchange)
             case Outcome.REPLAY:
                 return Told(await self._replay(ruling), ruling)
+            case Outcome.AWAIT:
+                assert ruling.response is not None
+                self._on_waiting()
+                return Told(ruling.response, ruling)
             case _:
                 assert ruling.response is not None
                 return Told(ruling.response, ruling)
@@ -190,6 +216,11 @@ class Broker:
             case Outcome.ALLOW:
                 calls.claim(tx, facts, capability_id, entry)
                 return Ruling(facts, decision)
+            case Outcome.AWAIT:
+                assert decision.capability is not None
+                digest = params.digest(asked.ask.provider, asked.ask.action, asked.raw)
+                answer = pendings.open_(tx, facts, decision.capability, entry, digest)
+                return Ruling(facts, decision, answer)
             case Outcome.DENY if decision.code in COUNTED:
                 calls.count_refusal(tx, asked.ask.group, decision.code)
                 return Ruling(facts, decision, refusals.refusal(facts, decision))
@@ -201,11 +232,16 @@ class Broker:
                 return Ruling(facts, decision, response)
             case Outcome.REPLAY:
                 assert decision.recorded is not None
-                recorded = calls.answer_of(tx, decision.recorded.call_id)
-                answer = pb.CallResponse.FromString(recorded) if recorded is not None else None
-                return Ruling(facts, decision, answer)
+                return Ruling(facts, decision, self._recorded(tx, decision.recorded))
             case _:
                 return Ruling(facts, decision)
+
+    def _recorded(self, tx: Tx, recorded: Recorded) -> pb.CallResponse | None:
+        """The answer to a call that is in the ledger; None while it is under way."""
+        if recorded.state is State.AWAITING_APPROVAL and not pendings.lapse(tx, recorded.call_id):
+            return pendings.answer(tx, recorded.call_id, operator_needed=self._limits[Lane.CALL].operator_votes)
+        answer = calls.answer_of(tx, recorded.call_id)
+        return pb.CallResponse.FromString(answer) if answer is not None else None
 
     def _gather(self, tx: Tx, *, asked: Asked, reading: Reading | None) -> Facts:
         fresh = reading if reading is not None and reading.fresh(self._monotonic()) else None
@@ -222,17 +258,16 @@ class Broker:
         """The recorded answer; that of a call which is still under way here is waited for."""
         recorded = ruling.decision.recorded
         assert recorded is not None
-        response = ruling.response
-        if response is None:
-            running = self._running.get(recorded.call_id)
-            first = (await asyncio.shield(running)).response if running is not None else None
-            response = first or self._look_up(recorded.call_id)
         answer = pb.CallResponse()
-        answer.CopyFrom(response)
+        answer.CopyFrom(ruling.response or await self.outcome(recorded.call_id))
         answer.replayed = True
         return answer
 
-    def _look_up(self, call_id: str) -> pb.CallResponse:
+    async def outcome(self, call_id: str) -> pb.CallResponse:
+        """What came of a call that was claimed; waits for one that is under way here."""
+        running = self._running.get(call_id)
+        if running is not None:
+            return (await asyncio.shield(running)).response
         recorded = self.database.read(partial(calls.answer_of, call_id=call_id))
         return pb.CallResponse.FromString(recorded) if recorded is not None else answers.under_way(call_id)
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from nanoclaw_broker.capability import Capability, choose
-from nanoclaw_broker.checks import freeze, grant, limits, provider, request, spending, task
+from nanoclaw_broker.checks import freeze, grant, limits, provider, request, spending, task, votes
 from nanoclaw_broker.decision import Decision, Outcome
 from nanoclaw_broker.facts import Facts
 from nanoclaw_broker.policy import Check
@@ -25,6 +25,7 @@ AFTER_TASK: tuple[Rule, ...] = (
     grant.level,  # 11
     grant.denied_actions,  # 12
     grant.allowed_actions,  # 13
+    task.required,  # 14
     task.task,  # 14
     task.scope,  # 14
     task.task_gate,  # 14
@@ -34,7 +35,8 @@ AFTER_TASK: tuple[Rule, ...] = (
     limits.quota,  # 17
     spending.budget,  # 17
     spending.circuit,  # 17
-    limits.votes,  # 18
+    votes.grounds,  # 18
+    votes.votes,  # 18
 )
 """In the order of `policy.Check`. 1 is over when there are facts, 19 to 21 are deeds."""
 

@@ -13,7 +13,7 @@ from sqlalchemy.dialects.sqlite import insert as upsert
 from nanoclaw_broker import breakers, budgets, kept_params
 from nanoclaw_broker.breaker import Circuit
 from nanoclaw_broker.facts import Ask, Facts
-from nanoclaw_broker.ledger import PENDING, Kind, State, UnknownEnd, first_state
+from nanoclaw_broker.ledger import KEEPING, PENDING, Kind, State, UnknownEnd, first_state
 from nanoclaw_broker.policy import POLICY_VERSION
 from nanoclaw_broker.tables import LOG, answers, calls, refusals
 from nanoclaw_store import Change, Tx, prepare
@@ -22,10 +22,10 @@ BROKER = "service:broker"
 
 _END = ("state", "code", "reason", "result_summary", "answer_sha256", "duration_ms", "cost_micros", "updated_at")
 _INSERT = prepare(insert(calls))
-_SENT = prepare(
+_STEP = prepare(
     update(calls)
-    .where(calls.c.call_id == bindparam("which"), calls.c.state == State.PREPARED.value)
-    .values(state=State.SENT.value, updated_at=bindparam("updated_at"))
+    .where(calls.c.call_id == bindparam("which"), calls.c.state == bindparam("was"))
+    .values(state=bindparam("state"), updated_at=bindparam("updated_at"))
 )
 _SETTLE = prepare(
     update(calls)
@@ -109,11 +109,14 @@ class End:
         }
 
 
-def claim(tx: Tx, facts: Facts, capability_id: str, entry: Entry) -> None:
-    """Writes an allowed call: PREPARED, or SENT for a pure one. Decide in the same transaction."""
+def claim(tx: Tx, facts: Facts, capability_id: str, entry: Entry, state: State | None = None, *beside: Change) -> None:
+    """Writes an allowed call: PREPARED, or SENT for a pure one, unless told. Decide in the same transaction.
+
+    beside: what was written with it.
+    """
     assert entry.kind is not None
     columns = _columns(tx, facts, entry) | {
-        "state": first_state(entry.kind).value,
+        "state": (state or first_state(entry.kind)).value,
         "code": "",
         "reason": "",
         "result_summary": "",
@@ -125,13 +128,19 @@ def claim(tx: Tx, facts: Facts, capability_id: str, entry: Entry) -> None:
         "cost_micros": facts.budget.worst_micros,
         "circuit": facts.circuit.name,
     }
-    _write(tx, facts.ask, entry, "claim", columns)
+    _write(tx, facts.ask, entry, "claim" if state is None else "ask", columns, *beside)
     if facts.budget.worst_micros:
         budgets.reserve(tx, facts.ask.group, facts.budget.worst_micros)
-    if facts.circuit.opened_at:
-        breakers.change(tx, facts.circuit.name, lambda circuit: circuit.probing(entry.call_id))
-    if entry.kept:
+    if state is not State.AWAITING_APPROVAL:
+        _probe(tx, facts.circuit, entry.call_id)
+    if entry.kept and (state is State.AWAITING_APPROVAL or entry.unknown_ends_by in KEEPING):
         kept_params.keep(tx, entry.call_id, entry.kept)
+
+
+def _probe(tx: Tx, circuit: Circuit, call_id: str) -> None:
+    """A call that is let through while the circuit is not closed is its probe."""
+    if circuit.opened_at:
+        breakers.change(tx, circuit.name, lambda now: now.probing(call_id))
 
 
 def deny(tx: Tx, facts: Facts, capability_id: str, entry: Entry, end: End) -> None:
@@ -170,7 +179,7 @@ def _columns(tx: Tx, facts: Facts, entry: Entry) -> dict[str, Any]:
     }
 
 
-def _write(tx: Tx, ask: Ask, entry: Entry, action: str, columns: dict[str, Any]) -> None:
+def _write(tx: Tx, ask: Ask, entry: Entry, action: str, columns: dict[str, Any], *beside: Change) -> None:
     tx.run(_INSERT, call_id=entry.call_id, **columns)
     LOG.append(
         tx,
@@ -185,7 +194,7 @@ def _write(tx: Tx, ask: Ask, entry: Entry, action: str, columns: dict[str, Any])
         policy_version=POLICY_VERSION,
         request_ref=ask.request_id,
         trace_id=entry.trace_id,
-        changes=[_image(entry.call_id, columns)],
+        changes=[_image(entry.call_id, columns), *beside],
     )
 
 
@@ -200,10 +209,20 @@ def count_refusal(tx: Tx, group: str, code: str) -> None:
 
 def mark_sent(tx: Tx, call_id: str, trace_id: str) -> None:
     """From here on something may have left the machine."""
-    columns = {"state": State.SENT.value, "updated_at": tx.now}
-    if tx.run(_SENT, which=call_id, updated_at=tx.now) != 1:
-        raise AssertionError(f"call {call_id} is not PREPARED")
-    _log_step(tx, "send", call_id, State.PREPARED, columns, trace_id)
+    _step(tx, "send", call_id, State.PREPARED, State.SENT, trace_id)
+
+
+def release(tx: Tx, call_id: str, circuit: Circuit, trace_id: str) -> None:
+    """It has got its votes, and they are used up; from here on it is like any call that is allowed."""
+    _probe(tx, circuit, call_id)
+    _step(tx, "release", call_id, State.AWAITING_APPROVAL, State.PREPARED, trace_id)
+
+
+def _step(tx: Tx, action: str, call_id: str, was: State, becomes: State, trace_id: str) -> None:
+    columns = {"state": becomes.value, "updated_at": tx.now}
+    if tx.run(_STEP, which=call_id, was=was.value, **columns) != 1:
+        raise AssertionError(f"call {call_id} is not {was}")
+    _log_step(tx, action, call_id, was, columns, trace_id)
 
 
 def settle(
@@ -234,7 +253,7 @@ def settle(
 
 def _told(circuit: Circuit, *, call_id: str, was: State, end: End, now: str) -> Circuit:
     """What a circuit makes of an end."""
-    if was is State.PREPARED:
+    if was is not State.SENT:
         return circuit.never_sent(call_id)
     return circuit.failed(now, call_id) if end.in_trouble else circuit.answered(call_id)
 

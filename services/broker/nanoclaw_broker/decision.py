@@ -14,6 +14,8 @@ class Outcome(enum.Enum):
 
     ALLOW = "allow"
     DENY = "deny"
+    AWAIT = "await"
+    """Nothing is wrong but that it has not got its votes: it waits for them."""
     REPLAY = "replay"
     """It is in the ledger already: the recorded answer, nothing is executed."""
     ASK_TASK = "ask_task"

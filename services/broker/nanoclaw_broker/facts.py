@@ -11,6 +11,7 @@ from nanoclaw_broker.capability import Capability, choose, level_under
 from nanoclaw_broker.freeze import Freeze
 from nanoclaw_broker.ledger import State
 from nanoclaw_broker.policy import RATE_SECONDS, Lane, Level, Limits
+from nanoclaw_broker.vote import Ballot
 from nanoclaw_core.clock import from_text, to_text
 
 
@@ -76,7 +77,7 @@ class Task:
     """What governance says of the task named, at most a second ago.
 
     found: whether it exists. live_gates: gates with a live approval; None: not asked. bound_attempt: the attempt that
-    may act for the asking group, empty where none is bound.
+    may act for the asking group, empty where none is bound. gate: its own, empty for none. executors: principals.
     """
 
     id: str
@@ -89,6 +90,8 @@ class Task:
     approver_group: str = ""
     bound_attempt: str = ""
     live_gates: frozenset[str] | None = None
+    gate: str = ""
+    executors: frozenset[str] = frozenset()
 
     def concerns(self, group: str) -> bool:
         """Whether the group may know of it: main, whoever it is assigned to, and its gate's approver."""
@@ -135,7 +138,8 @@ class Facts:
     """Everything that `call.decide` looks at.
 
     now: TEXT. task: None where none was named, and `task_read` False where one was named and governance has not been
-    asked yet. freezes: those in force for the group, the provider or all.
+    asked yet. freezes: those in force for the group, the provider or all. ballot: of a call that waits for votes, when
+    it is decided about again.
     """
 
     ask: Ask
@@ -151,6 +155,7 @@ class Facts:
     freezes: tuple[Freeze, ...] = ()
     budget: Budget = field(default_factory=Budget)
     circuit: Circuit = field(default_factory=Circuit)
+    ballot: Ballot | None = None
 
     @property
     def rate_horizon(self) -> str:

@@ -10,6 +10,7 @@ from nanoclaw_broker.facts import Ask, Facts, Recorded, Skill, Task, Usage
 from nanoclaw_broker.ledger import NEVER_SENT, PENDING, State
 from nanoclaw_broker.policy import Lane, Level, Limits
 from nanoclaw_broker.tables import calls
+from nanoclaw_broker.vote import Ballot
 from nanoclaw_store import Tx, prepare
 
 _of_group = calls.c.group_name == bindparam("group_name")
@@ -42,6 +43,25 @@ _claims = select(calls.c.claim_number, calls.c.claim_of_day, calls.c.created_at)
 )
 _LAST_CLAIM = prepare(_claims.order_by(calls.c.claim_number.desc()).limit(1))
 _CLAIM = prepare(_claims.where(calls.c.claim_number == bindparam("number")))
+
+
+def gather_again(tx: Tx, ask: Ask, skill: Skill, limits: Limits, task: Task, ballot: Ballot) -> Facts:
+    """The facts of a decision about a call that waits for votes: it was counted when it was asked for."""
+    counted = tx.one(_PENDING, group_name=ask.group, lane=ask.lane.value)
+    budget = budgets.of_call(tx, ask.group, skill.cost_micros, limits)
+    return Facts(
+        ask=ask,
+        skill=skill,
+        now=tx.now,
+        budget=replace(budget, lines=()),  # what it may cost was set aside when it was asked for
+        circuit=breakers.find(tx, skill.circuit),
+        usage=Usage(counted[0] if counted is not None else 0),
+        capabilities=capabilities.live(tx, ask.group, ask.provider),
+        task=task,
+        limits=limits,
+        freezes=freezes.in_force(tx, ask.group, ask.provider),
+        ballot=ballot,
+    )
 
 
 def gather(tx: Tx, ask: Ask, skill: Skill, limits: Limits, task: Task | None, *, task_read: bool) -> Facts:

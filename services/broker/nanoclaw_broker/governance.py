@@ -92,6 +92,8 @@ def as_task(task: pb.Task, group: str) -> Task:
         product_id=task.product_id,
         assigned_group=task.assigned_group,
         approver_group=task.approver_group,
+        gate=_GATES.get(task.gate, ""),
+        executors=frozenset(task.executors),
         bound_attempt=next((bound.attempt_id for bound in task.attempts if bound.group == group), ""),
     )
 

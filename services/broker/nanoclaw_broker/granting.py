@@ -41,8 +41,7 @@ def check_grantee(field: str, value: str) -> str:
 def decide_grant(wish: Wish, by: Caller, now: str) -> Capability:
     """The capability to write, with its end.
 
-    Raises INVALID_FIELD, PROVIDER_NOT_FOUND, ACTION_NOT_FOUND, UNVERIFIED_NEEDS_ADMIN, L3_NEEDS_ADMIN,
-    L3_NOT_AVAILABLE, EXPIRY_TOO_LATE.
+    Raises INVALID_FIELD, PROVIDER_NOT_FOUND, ACTION_NOT_FOUND, UNVERIFIED_NEEDS_ADMIN, L3_NEEDS_ADMIN, EXPIRY_TOO_LATE.
     """
     wanted = wish.capability
     check_form(wanted)
@@ -59,8 +58,7 @@ def decide_grant(wish: Wish, by: Caller, now: str) -> Capability:
             "only an operator with the role admin lets calls be made whose end nobody can verify",
             "leave allow_unverified out, or ask one",
         )
-    if wanted.level is Level.L3:
-        _refuse_l3(by)
+    check_grantor(by, wanted.level)
     return replace(wanted, expires_at=_end(wanted, now))
 
 
@@ -78,15 +76,10 @@ def _check_actions(wanted: Capability, levels: Mapping[str, Level]) -> None:
         )
 
 
-def _refuse_l3(by: Caller) -> None:
-    if not by.is_admin:
-        raise denied("L3_NEEDS_ADMIN", "only an operator with the role admin grants L3", "ask one")
-    raise NanoclawError(
-        Kind.PRECONDITION,
-        "L3_NOT_AVAILABLE",
-        "an L3 call needs votes on the very call, which this version does not take",
-        next_step="grant L2 at the most",
-    )
+def check_grantor(by: Caller, level: Level) -> None:
+    """Whether one may make, replace or end a grant of that level. Raises L3_NEEDS_ADMIN."""
+    if level is Level.L3 and not by.is_admin:
+        raise denied("L3_NEEDS_ADMIN", "only an operator with the role admin grants, replaces or ends L3", "ask one")
 
 
 def _end(wanted: Capability, now: str) -> str:

@@ -36,6 +36,7 @@ class Grants:
 
         def unit(tx: Tx) -> pb.GrantResponse:
             wanted = granting.decide_grant(wish, caller, tx.now)
+            _check_held(tx, wanted, caller)
             row = capabilities.grant(tx, wanted, new_id, caller, request_id=request.request_id, trace_id=trace_id)
             return pb.GrantResponse(capability=messages.capability(row, tx.now))
 
@@ -51,6 +52,7 @@ class Grants:
             row = capabilities.find(tx, request.group, request.provider, request.product_id)
             if row is None or not row["active"]:
                 return pb.RevokeResponse()
+            _check_held(tx, capabilities.as_capability(row), caller)
             ended = capabilities.revoke(
                 tx, row, caller, reason=request.reason[:500], request_id=request.request_id, trace_id=trace_id
             )
@@ -95,6 +97,16 @@ class Grants:
         """Has those who watch look again."""
         self._changed.set()
         self._changed = asyncio.Event()
+
+
+def _check_held(tx: Tx, wanted: Capability, caller: Caller) -> None:
+    """What is in force may be an admin's alone to replace or end."""
+    row = capabilities.find(tx, wanted.group, wanted.provider, wanted.product_id)
+    if row is None or not row["active"]:
+        return
+    held = capabilities.as_capability(row)
+    if not held.expired(tx.now):
+        granting.check_grantor(caller, held.level)
 
 
 def _look(tx: Tx) -> tuple[int, str]:

@@ -7,9 +7,11 @@ from datetime import timedelta
 from nanoclaw_broker.breaker import Circuit
 from nanoclaw_broker.budget import MICROS_PER_CENT
 from nanoclaw_broker.capability import Capability, smallest_grant
+from nanoclaw_broker.checks.votes import grounds_of
 from nanoclaw_broker.decision import Decision
 from nanoclaw_broker.facts import Facts, Signature, Task, Usage
 from nanoclaw_broker.policy import RATE_SECONDS, TASK_STATES_TO_REVIEW, TASK_STATES_TO_WRITE, Check, Level
+from nanoclaw_broker.vote import Ballot, Vote
 from nanoclaw_core.clock import from_text, to_text
 
 
@@ -24,9 +26,6 @@ class Mending:
 
     def grant_smallest(self) -> bool:
         facts, ask = self.facts, self.facts.ask
-        if facts.level >= Level.L3:
-            self.steps.append("nothing would: L3 calls need votes, which this version does not take")
-            return False
         wanted = Capability(ask.group, ask.provider, facts.declared, (ask.action,), product_id=facts.wanted_product)
         skill = facts.skill
         self.grant = smallest_grant(facts.capabilities, wanted, skill.levels, skill.unverified, facts.now)
@@ -116,11 +115,15 @@ def _add_secrets(mending: Mending, _: Decision) -> bool:
 
 
 def _task_not_found(mending: Mending, _: Decision) -> bool:
-    return mending.name_task("name a task that exists, or none")
+    return mending.name_task(f"name a task that exists{_or_none(mending)}")
 
 
 def _task_not_yours(mending: Mending, _: Decision) -> bool:
-    return mending.name_task(f"name a task that is assigned to {mending.facts.ask.group}, or none")
+    return mending.name_task(f"name a task that is assigned to {mending.facts.ask.group}{_or_none(mending)}")
+
+
+def _or_none(mending: Mending) -> str:
+    return "" if mending.facts.level >= Level.L3 else ", or none"
 
 
 def _stale_attempt(mending: Mending, _: Decision) -> bool:
@@ -138,6 +141,8 @@ def _task_state(mending: Mending, _: Decision) -> bool:
 
 def _task_required(mending: Mending, decision: Decision) -> bool:
     gate = decision.facts["requires_task_gate"]
+    if not gate:
+        return mending.name_task("name a task of yours that is under way")
     return mending.name_task(f"name a task of yours with its {gate} gate approved", live_gates=frozenset({gate}))
 
 
@@ -205,8 +210,24 @@ def _wait_for_circuit(mending: Mending, decision: Decision) -> bool:
     return True
 
 
-def _votes(mending: Mending, _: Decision) -> bool:
-    return mending.grant_smallest()
+def _ask_anew(mending: Mending, _: Decision) -> bool:
+    mending.facts = replace(mending.facts, ballot=None)
+    mending.steps.append("ask for it anew: what it was asked under has moved")
+    return True
+
+
+def _vote(mending: Mending, decision: Decision) -> bool:
+    """As if just as many voted as it takes."""
+    facts = mending.facts
+    needed, operator = int(decision.facts["votes_needed"]), decision.facts["operator_needed"] == "true"
+    ballot = facts.ballot or Ballot("", grounds_of(facts, decision.capability))
+    # Nobody can be called so: no group, no operator.
+    parties = ["operator:*" if operator else "*", *(f"*{number}" for number in range(1, needed))]
+    cast = tuple(Vote(party, party, ballot.params_digest) for party in parties)
+    mending.facts = replace(facts, ballot=replace(ballot, votes=(*ballot.votes, *cast)))
+    who = "two principals" if needed > 1 else "one more principal"
+    mending.steps.append(f"have {who} approve the call once it is asked for{', an operator among them' * operator}")
+    return True
 
 
 _MEND: dict[str, Callable[[Mending, Decision], bool]] = {
@@ -236,5 +257,6 @@ _MEND: dict[str, Callable[[Mending, Decision], bool]] = {
     "BUDGET_EXCEEDED": _raise_budget,
     "BUDGET_FROZEN": _resume_spending,
     "CIRCUIT_OPEN": _wait_for_circuit,
-    "L3_NOT_AVAILABLE": _votes,
+    "APPROVAL_VOID": _ask_anew,
+    "APPROVAL_PENDING": _vote,
 }

@@ -37,6 +37,8 @@ class Observer:
         self._calls.labels(request.provider if known else "unknown", response.code).inc()
         if decision.outcome is Outcome.DENY:
             log.warning("call_denied", group=caller.group, check=decision.check.value, answer=response.code, **words)
+        elif decision.outcome is Outcome.AWAIT:
+            log.info("call_waits_for_votes", group=caller.group, answer=response.code, **words)
         if not self._telemetry.enabled:
             return
         shown = {

@@ -49,6 +49,12 @@ def keyed_hash(key: bytes, provider: str, action: str, params: dict[str, Any]) -
     return hmac.new(key, text, hashlib.sha256).hexdigest()  # not hmac.digest: it lets go of the GIL
 
 
+def digest(provider: str, action: str, params: dict[str, Any]) -> str:
+    """SHA-256, hex, over what is to be done: what a vote is for. Of parameters that `keyed_hash` takes."""
+    whole = {"provider": provider, "action": action, "params": params}
+    return hashlib.sha256(canonical(whole).encode()).hexdigest()
+
+
 class _Refused(ValueError):
     """Why, in words that may be shown."""
 

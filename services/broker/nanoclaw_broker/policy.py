@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from nanoclaw_broker.breaker import FAILURES, OPEN_SECONDS, WINDOW_SECONDS
 from nanoclaw_core.canonical import canonical
 
-POLICY_VERSION = "1.2.0"
+POLICY_VERSION = "1.3.0"
 """Raised with every change of what `tables` answers; stored on every call and every row of the log."""
 
 
@@ -69,6 +69,12 @@ TASK_STATES_TO_REVIEW = frozenset({"REVIEW", "APPROVAL"})
 GRANT_CEILING_SECONDS = 7 * 24 * 3600
 """How long a grant of L2 or above lasts at most."""
 
+VOTES_NEEDED = 2
+"""On an L3 call, of different parties."""
+
+APPROVAL_SECONDS = 24 * 3600
+"""How long an L3 call waits for its votes at most."""
+
 RATE_SECONDS = 60
 """The window of the rates: any 60 seconds, not the minutes of the clock."""
 
@@ -86,6 +92,7 @@ class Limits:
 
     pending: calls under way at once. rate: claims in any 60 seconds. soft, hard: claims a day (UTC); soft warns.
     step_cents, day_cents: what one call may cost at the most, and the calls of a day, where no budget is set.
+    approval_seconds: how long an L3 call waits for its votes. operator_votes: whether one of them must be a person's.
     """
 
     pending: int = 5
@@ -94,6 +101,9 @@ class Limits:
     hard: Mapping[Level, int] = field(default_factory=lambda: _per_level(1200, 350, 15))
     step_cents: int = 100
     day_cents: int = 10_000
+
+    approval_seconds: int = APPROVAL_SECONDS
+    operator_votes: bool = True
 
     def rate_for(self, group: str, level: Level) -> int:
         """Claims in any 60 seconds."""
@@ -128,6 +138,7 @@ def tables() -> str:
             "ceiling": GRANT_CEILING_SECONDS,
             "window": RATE_SECONDS,
             "main": MAIN_RATE_PERCENT,
+            "votes": [VOTES_NEEDED, APPROVAL_SECONDS, limits.operator_votes],
             "pending": limits.pending,
             "step_cents": limits.step_cents,
             "day_cents": limits.day_cents,

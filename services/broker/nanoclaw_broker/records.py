@@ -3,7 +3,7 @@
 import sqlite3
 from collections.abc import Sequence
 
-from sqlalchemy import Select, bindparam, func, select
+from sqlalchemy import Select, bindparam, func, or_, select
 
 from nanoclaw_broker.ledger import State
 from nanoclaw_broker.tables import calls
@@ -38,6 +38,18 @@ _PAGES = {
 }
 
 
+_UNKNOWN = prepare(
+    select(calls)
+    .where(
+        calls.c.state == State.UNKNOWN.value,
+        calls.c.call_id > bindparam("after"),
+        *(or_(bindparam(name) == "", calls.c[name] == bindparam(name)) for name in FILTERS[:3]),
+    )
+    .order_by(calls.c.call_id)
+    .limit(bindparam("most"))
+)
+
+
 def by_id(tx: Tx, call_id: str) -> sqlite3.Row | None:
     """A call's row."""
     return tx.one(_BY_ID, which=call_id)
@@ -63,6 +75,13 @@ def page(
     given = {"group_name": group, "provider": provider, "task_id": task_id, "states": wanted}
     given = {name: value for name, value in given.items() if value}
     return tx.all(_PAGES[tuple(given)], before=before or "~", most=most, **given)
+
+
+def page_unknown(
+    tx: Tx, after: str, most: int, *, group: str = "", provider: str = "", task_id: str = ""
+) -> list[sqlite3.Row]:
+    """Calls in UNKNOWN, oldest first, where every filter given holds."""
+    return tx.all(_UNKNOWN, after=after, most=most, group_name=group, provider=provider, task_id=task_id)
 
 
 def counts(tx: Tx) -> dict[State, int]:

@@ -63,7 +63,7 @@ def explanation(facts: Facts, decision: Decision) -> pb.ExplainCallResponse:
     """A decision in words; nothing was written."""
     held = decision.capability.level if decision.capability is not None else Level.L0
     response = pb.ExplainCallResponse(
-        allowed=decision.outcome is not Outcome.DENY,
+        allowed=decision.outcome in (Outcome.ALLOW, Outcome.REPLAY),
         code=decision.code,
         message=decision.message,
         check=decision.check.name.lower(),

@@ -143,6 +143,8 @@ def _check(provider: Provider) -> None:
     for action in provider.actions:
         if action.level is Level.L0 or (action.kind is Kind.MUTATING and action.level < Level.L2):
             raise _invalid(f"{provider.name} {action.name}: {action.kind} at {action.level.name} is not possible")
+        if action.kind is Kind.PURE and action.level is Level.L3:
+            raise _invalid(f"{provider.name} {action.name}: what changes nothing needs no votes")
         if action.kind is Kind.MUTATING and action.unknown_ends_by is UnknownEnd.NONE and action.level < Level.L3:
             raise _invalid(f"{provider.name} {action.name}: nobody can say what became of it, so it must be of L3")
         if action.unverified_level is not None and not _may_be_unverified(action):

@@ -31,7 +31,7 @@ def remedy(facts: Facts) -> Remedy:
     mending = Mending(facts)
     for _ in range(_MOST_STEPS):
         decision = decide(mending.facts)
-        if decision.outcome is not Outcome.DENY:
+        if decision.outcome not in (Outcome.DENY, Outcome.AWAIT):
             return _done(mending, passable=decision.outcome in (Outcome.ALLOW, Outcome.REPLAY))
         if not mend(mending, decision):
             return _done(mending, passable=False)

@@ -7,22 +7,22 @@ from typing import Any
 
 from nanoclaw.broker.v1 import broker_pb2 as pb
 from nanoclaw.broker.v1 import broker_pb2_grpc
-from nanoclaw_broker import breakers, messages, records, settlements
+from nanoclaw_broker import breakers, call_records, messages, records, settlements
 from nanoclaw_broker.access import ACCESS
 from nanoclaw_broker.broker import Broker
-from nanoclaw_broker.calls import answer_of
 from nanoclaw_broker.decision import Outcome
 from nanoclaw_broker.grants import Grants
 from nanoclaw_broker.kill_switch import KillSwitch
 from nanoclaw_broker.observing import Observer, said
+from nanoclaw_broker.pending_list import PendingList
 from nanoclaw_broker.policy import POLICY_VERSION
 from nanoclaw_broker.relaying import Relaying
 from nanoclaw_broker.settling import Settling
 from nanoclaw_broker.visibility import explained_group, visible_group
+from nanoclaw_broker.voting import Voting
 from nanoclaw_core import VERSION
-from nanoclaw_core.errors import invalid, not_found
+from nanoclaw_core.errors import invalid
 from nanoclaw_rpc import ServiceSpec, current_caller, current_trace, mark_replayed, note, page, times
-from nanoclaw_store import Tx
 
 
 class BrokerServicer(broker_pb2_grpc.BrokerServiceServicer):
@@ -33,6 +33,8 @@ class BrokerServicer(broker_pb2_grpc.BrokerServiceServicer):
         broker: Broker,
         grants: Grants,
         kill_switch: KillSwitch,
+        voting: Voting,
+        pending: PendingList,
         relaying: Relaying,
         observer: Observer,
         started_at: str,
@@ -43,6 +45,8 @@ class BrokerServicer(broker_pb2_grpc.BrokerServiceServicer):
         self._kill_switch = kill_switch
         self._relaying = relaying
         self._observer = observer
+        self._voting = voting
+        self._pending = pending
         self._started_at = started_at
 
     async def Call(self, request: pb.CallRequest, context: Any) -> pb.CallResponse:
@@ -59,42 +63,20 @@ class BrokerServicer(broker_pb2_grpc.BrokerServiceServicer):
         return await self._broker.explain(caller, explained_group(caller, request.group), request)
 
     async def GetCall(self, request: pb.GetCallRequest, context: Any) -> pb.GetCallResponse:
-        group = visible_group(current_caller(), request.group)
-
-        def query(tx: Tx) -> pb.GetCallResponse:
-            if request.call_id:
-                row = records.by_id(tx, request.call_id)
-            elif request.request_id and group:
-                row = records.by_request(tx, group, request.request_id)
-            else:
-                raise invalid("call_id", "neither it nor group and request_id are given", "name the call")
-            if row is None or group not in ("", row["group_name"]):
-                raise not_found("call", request.call_id or request.request_id)
-            answer = answer_of(tx, row["call_id"])
-            return pb.GetCallResponse(
-                call=messages.call_record(row, settlements.find(tx, row["call_id"])),
-                answer=pb.CallResponse.FromString(answer) if answer else None,
-            )
-
-        return self._broker.database.read(query)
+        return await self._voting.look_up(request, visible_group(current_caller(), request.group))
 
     async def ListCalls(self, request: pb.ListCallsRequest, context: Any) -> pb.ListCallsResponse:
-        group, size = visible_group(current_caller(), request.group), page.size(request)
-        (before,) = page.decode(request.page_token) or ("",)
-        query = partial(
-            records.page,
-            before=str(before),
-            most=size + 1,
-            group=group,
-            provider=request.provider,
-            task_id=request.task_id,
-            states=messages.states(list(request.states)),
-        )
-        rows, cleared_up = self._broker.database.read(lambda tx: settlements.with_rows(tx, query(tx)))
-        return pb.ListCallsResponse(
-            calls=[messages.call_record(row, cleared_up.get(row["call_id"])) for row in rows[:size]],
-            next_page_token=page.encode(rows[size - 1]["call_id"]) if len(rows) > size else "",
-        )
+        group = visible_group(current_caller(), request.group)
+        return self._broker.database.read(partial(call_records.list_, request=request, group=group))
+
+    async def ListPendingCalls(self, request: pb.ListPendingCallsRequest, context: Any) -> pb.ListPendingCallsResponse:
+        return await self._pending.page(current_caller(), request)
+
+    async def ApproveCall(self, request: pb.ApproveCallRequest, context: Any) -> pb.ApproveCallResponse:
+        return await self._voting.approve(current_caller(), request, current_trace().trace_id)
+
+    async def RejectCall(self, request: pb.RejectCallRequest, context: Any) -> pb.RejectCallResponse:
+        return await self._voting.reject(current_caller(), request, current_trace().trace_id)
 
     async def Settle(self, request: pb.SettleRequest, context: Any) -> pb.SettleResponse:
         return await self._settling.settle(current_caller(), request, current_trace().trace_id)

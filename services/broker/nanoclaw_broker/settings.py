@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from nanoclaw_broker.policy import RELAY_LIMITS, Level, Limits
+from nanoclaw_broker.policy import APPROVAL_SECONDS, RELAY_LIMITS, Level, Limits
 from nanoclaw_core import settings
 from nanoclaw_core.addresses import listening, unix_socket
 from nanoclaw_core.errors import Kind, NanoclawError
@@ -29,6 +29,8 @@ class Settings:
     relays, a minute and a day. relay_seconds: how long one may take. agent_uid: whose group may use the sockets of
     relays; unset: nobody but us.
     allow_remote: listen beyond loopback in clear text. tls_enabled, tls_dir: see nanoclaw_rpc.tls.
+    approval_seconds: how long an L3 call waits for its votes, a day at the most.
+    l3_requires_operator: one of them must be a person's.
     """
 
     home: Path = Path("var")
@@ -64,6 +66,8 @@ class Settings:
     relay_hard: int = RELAY_LIMITS.hard[Level.L2]
     relay_seconds: float = 600.0
     agent_uid: int | None = None
+    approval_seconds: int = APPROVAL_SECONDS
+    l3_requires_operator: bool = True
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -78,6 +82,13 @@ class Settings:
                     f"{PREFIX}{field.name.upper()}={value} is below {least}",
                     next_step=f"set it to {least} or more; revoke grants to stop calls",
                 )
+        if self.approval_seconds > APPROVAL_SECONDS:
+            raise NanoclawError(
+                Kind.INVALID,
+                "INVALID_SETTING",
+                f"{PREFIX}APPROVAL_SECONDS={self.approval_seconds} is above {APPROVAL_SECONDS}",
+                next_step="set it to a day or less; what has waited longer is asked for anew",
+            )
 
     @property
     def tls(self) -> tls.Tls | None:
@@ -109,6 +120,8 @@ class Settings:
             hard={Level.L1: self.hard_l1, Level.L2: self.hard_l2, Level.L3: self.hard_l3},
             step_cents=self.budget_step_cents,
             day_cents=self.budget_day_cents,
+            approval_seconds=self.approval_seconds,
+            operator_votes=self.l3_requires_operator,
         )
 
     @property

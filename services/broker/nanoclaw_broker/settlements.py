@@ -26,7 +26,6 @@ _CLEAR = prepare(
     .where(calls.c.call_id == bindparam("which"), calls.c.state == State.UNKNOWN.value)
     .values({name: bindparam(name) for name in ("state", "code", "result_summary", "cost_micros", "updated_at")})
 )
-_CLEARED_UP = frozenset(state.value for state in STATE.values())
 _INSERT = prepare(insert(settlements))
 _ANSWER = prepare(insert(answers))
 _FIND = prepare(select(settlements).where(settlements.c.call_id == bindparam("which")))
@@ -46,12 +45,6 @@ def oldest_unknown(tx: Tx) -> str:
 def find(tx: Tx, call_id: str) -> sqlite3.Row | None:
     """How a call was cleared up; None where it was not."""
     return tx.one(_FIND, which=call_id)
-
-
-def with_rows(tx: Tx, rows: list[sqlite3.Row]) -> tuple[list[sqlite3.Row], dict[str, sqlite3.Row]]:
-    """Rows of the ledger, and how those of them that were UNKNOWN were cleared up, by call."""
-    cleared_up = (find(tx, row["call_id"]) for row in rows if row["state"] in _CLEARED_UP)
-    return rows, {row["call_id"]: row for row in cleared_up if row is not None}
 
 
 def clear_up(

@@ -42,6 +42,15 @@ class Add(Action[AddParams]):
         return Result({"counted": params.key}) if params.key in counted else None
 
 
+class Launch(Add):
+    """The same, and nobody can say what became of it."""
+
+    name = "launch"
+    level = Level.L3
+    unknown_ends_by = UnknownEnd.NONE
+
+
 def provider(environment: Environment) -> Provider:
     """The entry point."""
-    return Provider("count", "counts effects in a file", (Add(environment.home / "effects.log"),))
+    file = environment.home / "effects.log"
+    return Provider("count", "counts effects in a file", (Add(file), Launch(file)))

@@ -69,6 +69,21 @@ class BrokerServiceStub:
                 request_serializer=nanoclaw_dot_broker_dot_v1_dot_broker__pb2.SettleRequest.SerializeToString,
                 response_deserializer=nanoclaw_dot_broker_dot_v1_dot_broker__pb2.SettleResponse.FromString,
                 _registered_method=True)
+        self.ListPendingCalls = channel.unary_unary(
+                '/nanoclaw.broker.v1.BrokerService/ListPendingCalls',
+                request_serializer=nanoclaw_dot_broker_dot_v1_dot_broker__pb2.ListPendingCallsRequest.SerializeToString,
+                response_deserializer=nanoclaw_dot_broker_dot_v1_dot_broker__pb2.ListPendingCallsResponse.FromString,
+                _registered_method=True)
+        self.ApproveCall = channel.unary_unary(
+                '/nanoclaw.broker.v1.BrokerService/ApproveCall',
+                request_serializer=nanoclaw_dot_broker_dot_v1_dot_broker__pb2.ApproveCallRequest.SerializeToString,
+                response_deserializer=nanoclaw_dot_broker_dot_v1_dot_broker__pb2.ApproveCallResponse.FromString,
+                _registered_method=True)
+        self.RejectCall = channel.unary_unary(
+                '/nanoclaw.broker.v1.BrokerService/RejectCall',
+                request_serializer=nanoclaw_dot_broker_dot_v1_dot_broker__pb2.RejectCallRequest.SerializeToString,
+                response_deserializer=nanoclaw_dot_broker_dot_v1_dot_broker__pb2.RejectCallResponse.FromString,
+                _registered_method=True)
         self.Freeze = channel.unary_unary(
                 '/nanoclaw.broker.v1.BrokerService/Freeze',
                 request_serializer=nanoclaw_dot_broker_dot_v1_dot_broker__pb2.FreezeRequest.SerializeToString,
@@ -166,6 +181,32 @@ class BrokerServiceServicer:
     def Settle(self, request, context):
         """A person says what became of a call that ended UNKNOWN. Admins only. Errors: NOT_FOUND CALL_NOT_FOUND;
         PRECONDITION NOT_UNKNOWN.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListPendingCalls(self, request, context):
+        """The calls that wait for votes, oldest first, as an approver sees them: what would happen, rendered by the action from
+        the very parameters, and their digest. Operators and services see all, groups what they asked for and may vote on.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ApproveCall(self, request, context):
+        """One vote for a call of L3. The second one of two principals of different groups, neither an executor of the task, one
+        of them an operator, has the broker execute it, once, if task, grant and policy still stand; the answer then says
+        what came of it. Errors: NOT_FOUND CALL_NOT_FOUND; PRECONDITION NOT_AWAITING_APPROVAL, APPROVAL_EXPIRED,
+        APPROVAL_VOID (task, grant or policy moved), DIGEST_MISMATCH, and what stands in the way for now (FROZEN, BUSY, …:
+        vote again later); DENIED VOTE_NOT_YOURS; CONFLICT ALREADY_VOTED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RejectCall(self, request, context):
+        """One vote against it ends it: REJECTED. Who may approve may reject; so may the group that asked, for its own call.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -274,6 +315,21 @@ def add_BrokerServiceServicer_to_server(servicer, server):
                     servicer.Settle,
                     request_deserializer=nanoclaw_dot_broker_dot_v1_dot_broker__pb2.SettleRequest.FromString,
                     response_serializer=nanoclaw_dot_broker_dot_v1_dot_broker__pb2.SettleResponse.SerializeToString,
+            ),
+            'ListPendingCalls': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListPendingCalls,
+                    request_deserializer=nanoclaw_dot_broker_dot_v1_dot_broker__pb2.ListPendingCallsRequest.FromString,
+                    response_serializer=nanoclaw_dot_broker_dot_v1_dot_broker__pb2.ListPendingCallsResponse.SerializeToString,
+            ),
+            'ApproveCall': grpc.unary_unary_rpc_method_handler(
+                    servicer.ApproveCall,
+                    request_deserializer=nanoclaw_dot_broker_dot_v1_dot_broker__pb2.ApproveCallRequest.FromString,
+                    response_serializer=nanoclaw_dot_broker_dot_v1_dot_broker__pb2.ApproveCallResponse.SerializeToString,
+            ),
+            'RejectCall': grpc.unary_unary_rpc_method_handler(
+                    servicer.RejectCall,
+                    request_deserializer=nanoclaw_dot_broker_dot_v1_dot_broker__pb2.RejectCallRequest.FromString,
+                    response_serializer=nanoclaw_dot_broker_dot_v1_dot_broker__pb2.RejectCallResponse.SerializeToString,
             ),
             'Freeze': grpc.unary_unary_rpc_method_handler(
                     servicer.Freeze,
@@ -510,6 +566,87 @@ class BrokerService:
             '/nanoclaw.broker.v1.BrokerService/Settle',
             nanoclaw_dot_broker_dot_v1_dot_broker__pb2.SettleRequest.SerializeToString,
             nanoclaw_dot_broker_dot_v1_dot_broker__pb2.SettleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListPendingCalls(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/nanoclaw.broker.v1.BrokerService/ListPendingCalls',
+            nanoclaw_dot_broker_dot_v1_dot_broker__pb2.ListPendingCallsRequest.SerializeToString,
+            nanoclaw_dot_broker_dot_v1_dot_broker__pb2.ListPendingCallsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ApproveCall(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/nanoclaw.broker.v1.BrokerService/ApproveCall',
+            nanoclaw_dot_broker_dot_v1_dot_broker__pb2.ApproveCallRequest.SerializeToString,
+            nanoclaw_dot_broker_dot_v1_dot_broker__pb2.ApproveCallResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RejectCall(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/nanoclaw.broker.v1.BrokerService/RejectCall',
+            nanoclaw_dot_broker_dot_v1_dot_broker__pb2.RejectCallRequest.SerializeToString,
+            nanoclaw_dot_broker_dot_v1_dot_broker__pb2.RejectCallResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -52,6 +52,19 @@ class BrokerServiceStub:
     """A person says what became of a call that ended UNKNOWN. Admins only. Errors: NOT_FOUND CALL_NOT_FOUND;
     PRECONDITION NOT_UNKNOWN.
     """
+    ListPendingCalls: _grpc.UnaryUnaryMultiCallable[_broker_pb2.ListPendingCallsRequest, _broker_pb2.ListPendingCallsResponse]
+    """The calls that wait for votes, oldest first, as an approver sees them: what would happen, rendered by the action from
+    the very parameters, and their digest. Operators and services see all, groups what they asked for and may vote on.
+    """
+    ApproveCall: _grpc.UnaryUnaryMultiCallable[_broker_pb2.ApproveCallRequest, _broker_pb2.ApproveCallResponse]
+    """One vote for a call of L3. The second one of two principals of different groups, neither an executor of the task, one
+    of them an operator, has the broker execute it, once, if task, grant and policy still stand; the answer then says
+    what came of it. Errors: NOT_FOUND CALL_NOT_FOUND; PRECONDITION NOT_AWAITING_APPROVAL, APPROVAL_EXPIRED,
+    APPROVAL_VOID (task, grant or policy moved), DIGEST_MISMATCH, and what stands in the way for now (FROZEN, BUSY, …:
+    vote again later); DENIED VOTE_NOT_YOURS; CONFLICT ALREADY_VOTED.
+    """
+    RejectCall: _grpc.UnaryUnaryMultiCallable[_broker_pb2.RejectCallRequest, _broker_pb2.RejectCallResponse]
+    """One vote against it ends it: REJECTED. Who may approve may reject; so may the group that asked, for its own call."""
     Freeze: _grpc.UnaryUnaryMultiCallable[_broker_pb2.FreezeRequest, _broker_pb2.FreezeResponse]
     """Lowers the ceiling for everybody, a group or a provider, in force for the very next call and for votes. Main may
     freeze and lower a freeze further; only an admin raises or lifts one. Errors: NOT_FOUND PROVIDER_NOT_FOUND;
@@ -98,6 +111,19 @@ class BrokerServiceAsyncStub(BrokerServiceStub):
     """A person says what became of a call that ended UNKNOWN. Admins only. Errors: NOT_FOUND CALL_NOT_FOUND;
     PRECONDITION NOT_UNKNOWN.
     """
+    ListPendingCalls: _aio.UnaryUnaryMultiCallable[_broker_pb2.ListPendingCallsRequest, _broker_pb2.ListPendingCallsResponse]  # type: ignore[assignment]
+    """The calls that wait for votes, oldest first, as an approver sees them: what would happen, rendered by the action from
+    the very parameters, and their digest. Operators and services see all, groups what they asked for and may vote on.
+    """
+    ApproveCall: _aio.UnaryUnaryMultiCallable[_broker_pb2.ApproveCallRequest, _broker_pb2.ApproveCallResponse]  # type: ignore[assignment]
+    """One vote for a call of L3. The second one of two principals of different groups, neither an executor of the task, one
+    of them an operator, has the broker execute it, once, if task, grant and policy still stand; the answer then says
+    what came of it. Errors: NOT_FOUND CALL_NOT_FOUND; PRECONDITION NOT_AWAITING_APPROVAL, APPROVAL_EXPIRED,
+    APPROVAL_VOID (task, grant or policy moved), DIGEST_MISMATCH, and what stands in the way for now (FROZEN, BUSY, …:
+    vote again later); DENIED VOTE_NOT_YOURS; CONFLICT ALREADY_VOTED.
+    """
+    RejectCall: _aio.UnaryUnaryMultiCallable[_broker_pb2.RejectCallRequest, _broker_pb2.RejectCallResponse]  # type: ignore[assignment]
+    """One vote against it ends it: REJECTED. Who may approve may reject; so may the group that asked, for its own call."""
     Freeze: _aio.UnaryUnaryMultiCallable[_broker_pb2.FreezeRequest, _broker_pb2.FreezeResponse]  # type: ignore[assignment]
     """Lowers the ceiling for everybody, a group or a provider, in force for the very next call and for votes. Main may
     freeze and lower a freeze further; only an admin raises or lifts one. Errors: NOT_FOUND PROVIDER_NOT_FOUND;
@@ -183,6 +209,37 @@ class BrokerServiceServicer(metaclass=_abc_1.ABCMeta):
         """A person says what became of a call that ended UNKNOWN. Admins only. Errors: NOT_FOUND CALL_NOT_FOUND;
         PRECONDITION NOT_UNKNOWN.
         """
+
+    @_abc_1.abstractmethod
+    def ListPendingCalls(
+        self,
+        request: _broker_pb2.ListPendingCallsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_broker_pb2.ListPendingCallsResponse, _abc.Awaitable[_broker_pb2.ListPendingCallsResponse]]:
+        """The calls that wait for votes, oldest first, as an approver sees them: what would happen, rendered by the action from
+        the very parameters, and their digest. Operators and services see all, groups what they asked for and may vote on.
+        """
+
+    @_abc_1.abstractmethod
+    def ApproveCall(
+        self,
+        request: _broker_pb2.ApproveCallRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_broker_pb2.ApproveCallResponse, _abc.Awaitable[_broker_pb2.ApproveCallResponse]]:
+        """One vote for a call of L3. The second one of two principals of different groups, neither an executor of the task, one
+        of them an operator, has the broker execute it, once, if task, grant and policy still stand; the answer then says
+        what came of it. Errors: NOT_FOUND CALL_NOT_FOUND; PRECONDITION NOT_AWAITING_APPROVAL, APPROVAL_EXPIRED,
+        APPROVAL_VOID (task, grant or policy moved), DIGEST_MISMATCH, and what stands in the way for now (FROZEN, BUSY, …:
+        vote again later); DENIED VOTE_NOT_YOURS; CONFLICT ALREADY_VOTED.
+        """
+
+    @_abc_1.abstractmethod
+    def RejectCall(
+        self,
+        request: _broker_pb2.RejectCallRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_broker_pb2.RejectCallResponse, _abc.Awaitable[_broker_pb2.RejectCallResponse]]:
+        """One vote against it ends it: REJECTED. Who may approve may reject; so may the group that asked, for its own call."""
 
     @_abc_1.abstractmethod
     def Freeze(

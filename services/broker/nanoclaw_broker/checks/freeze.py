@@ -18,5 +18,5 @@ def kill_switch(facts: Facts, _: Capability | None) -> Decision | None:
         f"{freeze.target} may do {freeze.max_level.name} at the most now: {freeze.reason}",
         frozen=freeze.target,
         max_level=freeze.max_level.name,
-        reason=freeze.reason,
+        freeze_reason=freeze.reason,
     )

@@ -1,9 +1,9 @@
-"""Checks 5, 17 and 18: how much at once, how much a minute and a day, and what needs votes."""
+"""Checks 5 and 17: how much at once, how much a minute and a day."""
 
 from nanoclaw_broker.capability import Capability
 from nanoclaw_broker.decision import Decision, deny
 from nanoclaw_broker.facts import Facts
-from nanoclaw_broker.policy import RATE_SECONDS, Check, Lane, Level
+from nanoclaw_broker.policy import RATE_SECONDS, Check, Lane
 
 
 def busy(facts: Facts, _: Capability | None) -> Decision | None:
@@ -51,10 +51,3 @@ def quota(facts: Facts, capability: Capability | None) -> Decision | None:
         limit=limit,
         retry_at=facts.midnight,
     )
-
-
-def votes(facts: Facts, capability: Capability | None) -> Decision | None:
-    """18. Nothing of L3 before there are votes on the very call."""
-    if facts.level < Level.L3:
-        return None
-    return deny(Check.VOTES, "L3_NOT_AVAILABLE", "L3 calls need votes, which this version does not take", capability)

@@ -6,6 +6,15 @@ from nanoclaw_broker.facts import Facts
 from nanoclaw_broker.policy import TASK_STATES_TO_REVIEW, TASK_STATES_TO_WRITE, Check, Lane, Level
 
 
+def required(facts: Facts, capability: Capability | None) -> Decision | None:
+    """14. What can't be repeated safely is done for a task, so that there is something to vote on."""
+    assert capability is not None
+    if facts.level < Level.L3 or facts.task is not None:
+        return None
+    gate = capability.requires_task_gate
+    return deny(Check.TASK, "TASK_REQUIRED", "an L3 call is made for a task", capability, requires_task_gate=gate)
+
+
 def task(facts: Facts, capability: Capability | None) -> Decision | None:
     """14. The task named is there, and the group's to act for, in a state for it."""
     assert capability is not None
@@ -74,9 +83,11 @@ def scope(facts: Facts, capability: Capability | None) -> Decision | None:
 
 
 def task_gate(facts: Facts, capability: Capability | None) -> Decision | None:
-    """14. The gate that the grant requires is approved on the task, now."""
+    """14. The gate that the grant requires is approved on the task, now; for L3 the task's own if it names none."""
     assert capability is not None
     gate = capability.requires_task_gate
+    if not gate and facts.level >= Level.L3 and facts.task is not None:
+        gate = facts.task.gate
     if not gate:
         return None
     if facts.task is None:
