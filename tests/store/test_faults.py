@@ -166,13 +166,13 @@ async def test_an_io_error_that_a_unit_swallows_or_renames_still_kills(open_data
     answer.cancel()
 
 
-@pytest.mark.parametrize("where", ["read", "read_in_thread"])
+@pytest.mark.parametrize("where", ["read", "read_in_thread", "one"])
 async def test_a_read_that_finds_corruption_kills_too(open_database, pantry, faults, where):
     """What the reader sees rotten the writer would build upon."""
     database = await open_database(connect=faults.connect, die=faults.die)
     faults.plan("SELECT count", sqlite3.SQLITE_CORRUPT)
     with pytest.raises(sqlite3.OperationalError):
-        await getattr(database, where)(lambda tx: tx.one(pantry.count))
+        await getattr(database, where)(pantry.count if where == "one" else lambda tx: tx.one(pantry.count))
     assert len(faults.deaths) == 1
 
 

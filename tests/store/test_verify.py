@@ -221,7 +221,7 @@ def test_a_change_of_any_cell_of_the_state_is_found(histories, steps, at_once, d
 @given(steps=STEPS)
 def test_a_row_too_many_and_a_row_too_few_are_found(histories, steps):
     """The comparison goes in both directions."""
-    path = histories.write([("label", "a", 1), *steps])
+    path = histories.write([("label", "a", 9), *steps])
     tamper(path, "INSERT INTO jars VALUES ('z', 'OPEN', 0, NULL, 'x')")
     tamper(path, "DELETE FROM labels WHERE jar_id = 'a'")
     findings = verify(path).findings

@@ -36,6 +36,7 @@ from nanoclaw_broker.voting import Voting
 from nanoclaw_core.clock import to_text, utc_now
 from nanoclaw_core.errors import NanoclawError
 from nanoclaw_rpc import Credentials, Server, connect, serve_until_signalled
+from nanoclaw_rpc.process import run_process
 from nanoclaw_store import Database
 from nanoclaw_telemetry import Telemetry, off, setup
 
@@ -145,7 +146,8 @@ def main(environ: Mapping[str, str] = os.environ) -> int:
     """The exit code."""
     try:
         settings = read(environ)
-        asyncio.run(run(settings, telemetry=setup("broker", environ)))
+        telemetry = setup("broker", environ)
+        run_process(lambda ready: run(settings, telemetry=telemetry, ready=ready))
     except NanoclawError as error:
         print(f"broker: {error}; {error.next_step}", file=sys.stderr)  # noqa: T201
         return 1

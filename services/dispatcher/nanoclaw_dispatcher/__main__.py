@@ -1,6 +1,5 @@
 """Runs the dispatcher: settings, database, runtimes, engine, servicer, serve."""
 
-import asyncio
 import os
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -22,6 +21,7 @@ from nanoclaw_dispatcher.servicer import Dispatcher
 from nanoclaw_dispatcher.settings import Settings, load
 from nanoclaw_dispatcher.tables import SLICE
 from nanoclaw_rpc import Credentials, Server, ServiceSpec, connect, serve_until_signalled
+from nanoclaw_rpc.process import run_process
 from nanoclaw_store import Database
 from nanoclaw_telemetry import Telemetry, setup
 
@@ -89,7 +89,8 @@ async def run(
 
 def main() -> None:
     """The entry point."""
-    asyncio.run(run(load(os.environ), setup("dispatcher", os.environ)))
+    settings, telemetry = load(os.environ), setup("dispatcher", os.environ)
+    run_process(lambda ready: run(settings, telemetry, ready=ready))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """Runs the governance service: settings, database, servicer, serve."""
 
-import asyncio
 import os
 from collections.abc import Callable
 
@@ -12,6 +11,7 @@ from nanoclaw_governance.servicer import Governance
 from nanoclaw_governance.settings import Settings, load
 from nanoclaw_governance.tables import SLICE
 from nanoclaw_rpc import Credentials, Server, ServiceSpec, connect, serve_until_signalled
+from nanoclaw_rpc.process import run_process
 from nanoclaw_store import Database
 from nanoclaw_telemetry import Telemetry, setup
 
@@ -60,7 +60,8 @@ async def run(settings: Settings, telemetry: Telemetry, *, ready: Callable[[], N
 
 def main() -> None:
     """The entry point."""
-    asyncio.run(run(load(os.environ), setup("governance", os.environ)))
+    settings, telemetry = load(os.environ), setup("governance", os.environ)
+    run_process(lambda ready: run(settings, telemetry, ready=ready))
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ class Governance(ProductRpcs, LogRpcs):
 
     async def GetTask(self, request: pb.GetTaskRequest, context: Any) -> pb.GetTaskResponse:
         caller = current_caller()
-        task = self._database.read(lambda tx: tasks.find(tx, request.task_id, caller))
+        task = tasks.shown(self._database.one(tasks.WITH_ID, task_id=request.task_id), request.task_id, caller)
         return pb.GetTaskResponse(task=wire.task_message(task))
 
     async def ListTasks(self, request: pb.ListTasksRequest, context: Any) -> pb.ListTasksResponse:

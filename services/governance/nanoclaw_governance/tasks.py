@@ -1,5 +1,6 @@
 """Tasks on disk: read with what decisions need, created, and changed only from the version that was decided on."""
 
+import sqlite3
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
@@ -42,7 +43,7 @@ def joined(source: Any) -> Any:
     )
 
 
-_SELECT = prepare(select(*WHOLE).select_from(joined(TASKS)).where(TASKS.c.id == bindparam("task_id")))
+WITH_ID = prepare(select(*WHOLE).select_from(joined(TASKS)).where(TASKS.c.id == bindparam("task_id")))
 _EXISTS = prepare(select(TASKS.c.id).where(TASKS.c.id == bindparam("task_id")))
 _INSERT = prepare(insert(TASKS))
 
@@ -62,13 +63,18 @@ def _update(columns: tuple[str, ...]) -> Statement:
 
 def get(tx: Tx, task_id: str) -> Task | None:
     """The task, whoever asks."""
-    row = tx.one(_SELECT, task_id=task_id)
+    row = tx.one(WITH_ID, task_id=task_id)
     return Task(*row) if row is not None else None
 
 
 def find(tx: Tx, task_id: str, caller: Caller) -> Task:
     """The task, if the caller may see it. Raises TASK_NOT_FOUND: who may not see it does not learn that it exists."""
-    task = get(tx, task_id)
+    return shown(tx.one(WITH_ID, task_id=task_id), task_id, caller)
+
+
+def shown(row: sqlite3.Row | None, task_id: str, caller: Caller) -> Task:
+    """The same of a row that WITH_ID gave, or gave not."""
+    task = Task(*row) if row is not None else None
     if task is None or not is_visible(task, caller):
         raise not_found("task", task_id)
     return task

@@ -1,6 +1,5 @@
 """`python -m nanoclaw_ipc_gateway`: the IPC gateway as a process."""
 
-import asyncio
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -9,6 +8,7 @@ from nanoclaw_core.errors import NanoclawError
 from nanoclaw_ipc_gateway.gateway import Gateway
 from nanoclaw_ipc_gateway.settings import Settings
 from nanoclaw_rpc import serve_until_signalled
+from nanoclaw_rpc.process import run_process
 from nanoclaw_telemetry import Telemetry, setup
 
 
@@ -32,7 +32,7 @@ def main(environ: Mapping[str, str] = os.environ) -> int:
         if settings.metrics:
             telemetry.serve_metrics(settings.metrics)
         try:
-            asyncio.run(run(settings, telemetry=telemetry))
+            run_process(lambda ready: run(settings, telemetry=telemetry, ready=ready))
         finally:
             telemetry.shutdown()
     except NanoclawError as error:

@@ -1,0 +1,46 @@
+"""The process of a service."""
+
+import asyncio
+import gc
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from nanoclaw_rpc.process import YOUNG, settle
+
+SERVICE = """
+import asyncio, gc
+from nanoclaw_rpc.process import run_process
+
+async def serve(ready):
+    ready()
+    print(type(asyncio.get_running_loop()).__module__, gc.get_freeze_count() > 1000)
+
+run_process(serve)
+"""
+
+
+@pytest.fixture
+def thresholds() -> Iterator[tuple[int, int, int]]:
+    before = gc.get_threshold()
+    yield before
+    gc.set_threshold(*before)
+    gc.unfreeze()
+
+
+def test_a_service_runs_on_uvloop_and_freezes_what_it_has_loaded() -> None:
+    """In a process of its own, as services do."""
+    done = subprocess.run([sys.executable, "-c", SERVICE], check=True, capture_output=True, text=True)
+    assert done.stdout.split() == ["uvloop", "True"]
+
+
+async def test_garbage_made_later_is_still_found(thresholds: tuple[int, int, int]) -> None:
+    """Frozen is only what was there."""
+    settle()
+    assert gc.get_threshold() == (YOUNG, *thresholds[1:])
+    circle: list[object] = [asyncio.Event()]
+    circle.append(circle)
+    del circle
+    assert gc.collect() > 0
