@@ -40,9 +40,10 @@ async def test_the_long_session_prints_what_the_page_shows(places: dict[str, str
     """docs/grpc.md from top to bottom: each block exits as it says and prints the lines under it, in order."""
     outputs = await paste((ROOT / "docs" / "grpc.md").read_text(), places)
     listed = set(re.findall(r"^(nanoclaw\.\w+\.v1\.\w+)\.(\w+)$", "".join(outputs), re.MULTILINE))
-    for service in ("governance", "broker", "dispatcher", "gateway"):
-        proto = (ROOT / "protos" / "nanoclaw" / service / "v1" / f"{service}.proto").read_text()
-        (bare,) = re.findall(r"^service (\w+)", proto, re.MULTILINE)
-        name = f"nanoclaw.{service}.v1.{bare}"
+    for path in (ROOT / "protos").rglob("*.proto"):
+        proto = path.read_text()
+        (package,) = re.findall(r"^package (.+);", proto, re.MULTILINE)
+        (service,) = re.findall(r"^service (\w+)", proto, re.MULTILINE)
         methods = set(re.findall(r"^  rpc (\w+)\(", proto, re.MULTILINE))
-        assert {method for owner, method in listed if owner == name} == methods, "reflection lists every method"
+        found = {method for owner, method in listed if owner == f"{package}.{service}"}
+        assert found == methods, f"reflection lists every method of {service}"
