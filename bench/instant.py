@@ -29,6 +29,10 @@ class InstantRuntime:
     async def close(self) -> None:
         """Nothing to let go."""
 
+    def has(self, attempt_id: str) -> bool:
+        """Whether it was created."""
+        return attempt_id in self._specs
+
     async def create(self, spec: AttemptSpec) -> Observed:
         """Keeps the spec."""
         self._specs.setdefault(spec.attempt_id, spec)

@@ -180,6 +180,9 @@ class FakeRuntime:
     async def close(self) -> None:
         pass
 
+    def has(self, attempt_id: str) -> bool:
+        return attempt_id in self.engine.attempts
+
     async def create(self, spec: AttemptSpec) -> Observed:
         after = self.engine.fault("create", spec.attempt_id)
         if self._isolation is Isolation.NONE and not spec.group.builtin:

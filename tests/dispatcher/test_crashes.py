@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 import world as w
 
+CONTAINED = w.Group("developer", w.Role.EXECUTOR, runtime="docker")
+
 STEPS = 72
 """Boundaries between steps on a gated task's way, start-up included: the last parameter must come after the end."""
 
@@ -95,6 +97,37 @@ async def test_an_agent_goes_on_while_its_dispatcher_is_gone(world: Any) -> None
     await world.at("t1", "REVIEW")
     await world.quiet()
     assert len(world.fake.runs) == 1
+
+
+async def test_an_attempt_is_adopted_by_the_runtime_that_has_it(world: Any) -> None:
+    """Its group was given another runtime while it ran: it is not taken for lost, and nothing runs beside it."""
+    go = w.asyncio.Event()
+
+    async def executor(run: Any, hands: Any) -> int:
+        await go.wait()
+        return await w.hand_in(run, hands)
+
+    world.fake.agent = w.by_group(world, {"developer": executor})
+    one = await world.dispatcher()
+    await world.operator.ready("t1")
+    await world.until(lambda: world.attempts() and world.attempts()[0]["state"] == "STARTED")
+    await one.crash()
+    world.groups = w.Groups({"main": w.Group("main", w.Role.MAIN), "developer": CONTAINED})
+    other = w.fake_runtime.FakeEngine(w.by_group(world, {"developer": w.hand_in}))
+    second = await world.dispatcher(begin=False)
+    second.engine.means.runtimes["docker"] = w.fake_runtime.FakeRuntime(other, name="docker")
+    await second.engine.start()
+    await world.until(lambda: any(row["action"] == "adopt" for row in world.log()))
+    go.set()
+    await world.at("t1", "REVIEW")
+    await world.quiet()
+    assert [row["state"] for row in world.attempts()] == ["DONE"]
+    assert (len(world.fake.runs), other.runs) == (1, [])
+    await world.operator.ready("t2")
+    await world.at("t2", "REVIEW")
+    assert (len(world.fake.runs), len(other.runs)) == (1, 1)
+    await world.quiet()
+    await other.close()
 
 
 async def test_an_agent_that_ended_meanwhile_is_judged_by_its_exit_record(world: Any) -> None:

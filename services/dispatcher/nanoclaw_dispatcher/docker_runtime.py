@@ -76,6 +76,9 @@ class DockerRuntime:
         self._endings.close()
         self._engine.close()
 
+    def has(self, attempt_id: str) -> bool:
+        return self._site.folder(attempt_id).exists()
+
     async def create(self, spec: AttemptSpec) -> Observed:
         return await self._call("create", self._containers.create, spec)
 

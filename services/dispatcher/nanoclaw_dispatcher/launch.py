@@ -148,7 +148,7 @@ class Launch:
         name = self._attempt["group_name"]
         if self._means.groups.get(name) is None:
             raise NanoclawError(Kind.PRECONDITION, "UNKNOWN_GROUP", f"no group {name!r} is configured")
-        runtime = self._means.runtime_of(name)
+        runtime = self._means.runtime_of(self._attempt)
         if runtime is None:
             kind = self._means.group(name).runtime
             raise NanoclawError(Kind.PRECONDITION, "NO_RUNTIME", f"group {name} needs the runtime {kind}, not here")

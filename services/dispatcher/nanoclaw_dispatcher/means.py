@@ -1,6 +1,7 @@
 """What the parts of the engine work with: the store, the two services they call, the runtimes, the limits."""
 
 import asyncio
+import sqlite3
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -60,9 +61,11 @@ class Means:
         """The group as configured; one that is configured no more keeps the default limits until it has ended."""
         return self.groups.get(name) or Group(name=name, role=Role.EXECUTOR)
 
-    def runtime_of(self, group: str) -> Runtime | None:
-        """What runs the group's attempts; None for a runtime that this dispatcher does not have."""
-        return self.runtimes.get(self.group(group).runtime)
+    def runtime_of(self, attempt: sqlite3.Row) -> Runtime | None:
+        """The runtime that has the attempt, whatever its group is configured to by now; for a new one, the group's, or
+        None if this dispatcher does not have that."""
+        having = (runtime for runtime in self.runtimes.values() if runtime.has(attempt["id"]))
+        return next(having, self.runtimes.get(self.group(attempt["group_name"]).runtime))
 
     async def steadily(
         self, what: str, call: Callable[[], Awaitable[T]], *, give_up: asyncio.Event | None = None, most: float = 5.0

@@ -68,6 +68,9 @@ class ProcessRuntime:
     async def close(self) -> None:
         self._spawner.close()
 
+    def has(self, attempt_id: str) -> bool:
+        return self._folder(attempt_id).exists()
+
     async def create(self, spec: AttemptSpec) -> Observed:
         if self.isolation is Isolation.NONE and not spec.group.builtin:
             raise denied(

@@ -98,7 +98,7 @@ class Pursuit:
 
     async def _launched(self) -> Observed | NotLaunched:
         attempt, means = self.attempt, self._means
-        runtime = means.runtime_of(attempt["group_name"])
+        runtime = means.runtime_of(attempt)
         if self._message is None and runtime is not None:
             seen = await means.steadily("inspect", lambda: runtime.inspect(attempt["id"]))
             if attempt["state"] == AttemptState.ENQUEUED and seen.over and not seen.started_at:
@@ -150,7 +150,7 @@ class Pursuit:
         return End(outcome, observed.exit_code, detail)
 
     async def _lines(self) -> str:
-        runtime = self._means.runtime_of(self.attempt["group_name"])
+        runtime = self._means.runtime_of(self.attempt)
         if runtime is None:
             return ""
         return await self._means.steadily("read the output", lambda: runtime.last_lines(self.attempt["id"]))
@@ -159,7 +159,7 @@ class Pursuit:
         """Once nothing of it is alive: its last requests are decided, then the task says what came of it."""
         means, attempt = self._means, self.attempt
         if not_launched is not None:
-            runtime = means.runtime_of(attempt["group_name"])
+            runtime = means.runtime_of(attempt)
             if runtime is not None:  # seals it: nobody starts it any more
                 await means.steadily("seal", lambda: runtime.stop(attempt["id"], 0))
         await means.steadily("close the mailbox", lambda: means.mailboxes.close(attempt["id"]))

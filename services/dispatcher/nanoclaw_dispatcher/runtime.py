@@ -106,6 +106,10 @@ class Runtime(Protocol):
         """Lets go. What runs goes on running, and the next runtime over the same place adopts it."""
         ...
 
+    def has(self, attempt_id: str) -> bool:
+        """Whether it keeps anything of the attempt, by its own records: at once, and however its engine fares."""
+        ...
+
     async def create(self, spec: AttemptSpec) -> Observed:
         """Prepares an attempt, without running anything of it. Idempotent: an attempt that exists stays as it is.
 

@@ -27,7 +27,7 @@ class Supervision:
         self._unwanted = unwanted
         self._lingers = lingers
         self._group = means.group(attempt["group_name"])
-        runtime = means.runtime_of(attempt["group_name"])
+        runtime = means.runtime_of(attempt)
         assert runtime is not None, "what runs has a runtime"
         self._runtime = runtime
         self._linger_until: datetime | None = None

@@ -262,6 +262,18 @@ async def test_what_runs_is_not_removed(place: Any) -> None:
     assert (await place.runtime.inspect("a-1")).alive
 
 
+async def test_a_runtime_knows_what_is_its_own(place: Any) -> None:
+    """From creation to removal: so the runtime that has an attempt adopts it, whatever its group says by then."""
+    assert not place.runtime.has("a-1")
+    await place.runtime.create(place.spec("a-1", "exit", "0"))
+    assert (await place.successor()).has("a-1")
+    await place.runtime.start("a-1")
+    await place.runtime.wait("a-1")
+    assert place.runtime.has("a-1")
+    await place.runtime.remove("a-1")
+    assert not place.runtime.has("a-1")
+
+
 async def test_the_list_is_all_there_is(place: Any) -> None:
     """Whatever its state: an orphan that the database does not know is found, stopped and removed by it."""
     await place.started("a-1", "wait")
