@@ -8,18 +8,10 @@ from typing import Any
 import pytest
 
 from nanoclaw_core.errors import Kind, NanoclawError
-from nanoclaw_dispatcher import dispatches, leases, listing, tables
-from nanoclaw_dispatcher.dispatch import (
-    ATTEMPT_TRANSITIONS,
-    LIVE,
-    TRANSITIONS,
-    AttemptState,
-    Code,
-    DispatchState,
-    Rule,
-    Start,
-)
+from nanoclaw_dispatcher import attempts, dispatches, leases, listing, tables
+from nanoclaw_dispatcher.dispatch import Rule, Start
 from nanoclaw_dispatcher.ending import Outcome, Settlement
+from nanoclaw_dispatcher.lifecycle import ATTEMPT_TRANSITIONS, LIVE, TRANSITIONS, AttemptState, Code, DispatchState
 from nanoclaw_dispatcher.task import Task, TaskState
 from nanoclaw_store import Database, Tx
 from nanoclaw_store.testing import invariants
@@ -173,7 +165,7 @@ async def test_what_is_known_of_the_task_never_grows_older(database: Database) -
 
         def unit(tx: Tx, version: int = version) -> None:
             live = (
-                tx.one(dispatches.LIVE_OF_DISPATCH, dispatch="d")
+                tx.one(attempts.LIVE_OF_DISPATCH, dispatch="d")
                 or dispatches.next_attempt(tx, "d", instance="i").attempt
             )
             dispatches.ended(tx, live["id"], settlement(DispatchState.ENQUEUED), 1, "", version, instance="i")

@@ -5,8 +5,8 @@ import itertools
 import pytest
 
 from nanoclaw_core.clock import from_text
-from nanoclaw_dispatcher.dispatch import AttemptState, Code, DispatchState
 from nanoclaw_dispatcher.ending import End, Outcome, RetryPolicy, Settlement, describe, postponed, settle
+from nanoclaw_dispatcher.lifecycle import AttemptState, Code, DispatchState
 
 NOW = "2026-11-21T12:00:00.000000Z"
 RETRY = RetryPolicy(attempts=3, base_seconds=2.0, most_seconds=5.0)

@@ -12,14 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nanoclaw_dispatcher.dispatch import (
-    ATTEMPT_TRANSITIONS,
-    LIVE,
-    OPEN,
-    TRANSITIONS,
-    AttemptState,
-    Code,
     Dispatch,
-    DispatchState,
     Move,
     Notify,
     Policy,
@@ -28,6 +21,15 @@ from nanoclaw_dispatcher.dispatch import (
     attempt_id,
     decide,
     waits,
+)
+from nanoclaw_dispatcher.lifecycle import (
+    ATTEMPT_TRANSITIONS,
+    LIVE,
+    OPEN,
+    TRANSITIONS,
+    AttemptState,
+    Code,
+    DispatchState,
 )
 from nanoclaw_dispatcher.task import Task, TaskState
 

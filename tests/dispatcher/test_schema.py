@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from nanoclaw_dispatcher.dispatch import ATTEMPT_TRANSITIONS, LIVE, AttemptState, Code, DispatchState, Rule
+from nanoclaw_dispatcher.dispatch import Rule
+from nanoclaw_dispatcher.lifecycle import ATTEMPT_TRANSITIONS, LIVE, AttemptState, Code, DispatchState
 from nanoclaw_dispatcher.tables import SLICE, metadata
 from nanoclaw_store.migrations import migrate
 from nanoclaw_store.testing import assert_schema_matches

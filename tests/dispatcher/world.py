@@ -23,7 +23,7 @@ from nanoclaw.gateway.v1 import gateway_pb2_grpc
 from nanoclaw.governance.v1 import governance_pb2 as pb
 from nanoclaw.governance.v1 import governance_pb2_grpc
 from nanoclaw_core.errors import Kind, NanoclawError
-from nanoclaw_dispatcher import access, dispatches, notes, tables
+from nanoclaw_dispatcher import access, attempts, dispatches, notes, tables
 from nanoclaw_dispatcher.__main__ import NAME
 from nanoclaw_dispatcher.attempt_spec import AttemptSpec
 from nanoclaw_dispatcher.ending import RetryPolicy
@@ -366,7 +366,7 @@ class World:
         database = next(one.database for one in reversed(self.ones) if not one.gone)
         found = []
         for dispatch in self.dispatches(task_id):
-            found += database.read(lambda tx, name=dispatch["id"]: tx.all(dispatches.ATTEMPTS, dispatch=name))
+            found += database.read(lambda tx, name=dispatch["id"]: tx.all(attempts.OF_DISPATCH, dispatch=name))
         return sorted(found, key=lambda row: row["fence"])
 
     def log(self) -> list[Any]:

@@ -14,8 +14,9 @@ from walk import Step, Wrong
 
 from nanoclaw_core.principal import Caller, Role
 from nanoclaw_dispatcher import dispatch as rules
-from nanoclaw_dispatcher.dispatch import AttemptState, Code, DispatchState, Rule
+from nanoclaw_dispatcher.dispatch import Rule
 from nanoclaw_dispatcher.ending import End, Outcome, RetryPolicy, settle
+from nanoclaw_dispatcher.lifecycle import LIVE, AttemptState, Code, DispatchState
 from nanoclaw_dispatcher.task import Task as Seen
 from nanoclaw_dispatcher.task import TaskState
 from nanoclaw_governance import approval, draft, edit, transition
@@ -64,7 +65,7 @@ class Row(NamedTuple):
 
     @property
     def live(self) -> Attempt | None:
-        return self.attempt if self.attempt.state in rules.LIVE else None
+        return self.attempt if self.attempt.state in LIVE else None
 
     @property
     def attempt_id(self) -> str:

@@ -1,64 +1,37 @@
-"""Dispatches and attempts on disk: every change is compare-and-set, and goes to the table and the log alike."""
+"""Dispatches on disk: every change of one, and of its attempt with it, goes to the tables and the log alike."""
 
 import sqlite3
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from sqlalchemy import bindparam, func, insert, select, update
+from sqlalchemy import bindparam, insert, select, update
 
 from nanoclaw_core.errors import Kind, NanoclawError
-from nanoclaw_dispatcher import tables
-from nanoclaw_dispatcher.dispatch import (
-    ATTEMPT_TRANSITIONS,
-    LIVE,
-    TRANSITIONS,
-    AttemptState,
-    Code,
-    Dispatch,
-    DispatchState,
-    Rule,
-    Start,
-    attempt_id,
-)
-from nanoclaw_dispatcher.dispatch import OPEN as OPEN_STATES
+from nanoclaw_dispatcher import attempts, tables
+from nanoclaw_dispatcher.dispatch import Dispatch, Rule, Start
 from nanoclaw_dispatcher.ending import Settlement
+from nanoclaw_dispatcher.lifecycle import OPEN as OPEN_STATES
+from nanoclaw_dispatcher.lifecycle import TRANSITIONS, AttemptState, Code, DispatchState
 from nanoclaw_dispatcher.task import Task
 from nanoclaw_store import Change, Tx, prepare
 from nanoclaw_telemetry import TraceContext
 
 _D = tables.dispatches.c
-_A = tables.attempts.c
 _OPEN = _D.state.in_(("ENQUEUED", "STARTED"))
-_LIVE = _A.state.in_(("ENQUEUED", "STARTED"))
 
-INSERT_DISPATCH = prepare(insert(tables.dispatches))
-INSERT_ATTEMPT = prepare(insert(tables.attempts))
+INSERT = prepare(insert(tables.dispatches))
 BY_ID = prepare(select(tables.dispatches).where(_D.id == bindparam("id")))
 BY_KEY = prepare(select(tables.dispatches).where(_D.dispatch_key == bindparam("key")))
 OF_TASK = prepare(select(tables.dispatches).where(_D.task_id == bindparam("task")).order_by(_D.task_version, _D.id))
 ALL = prepare(select(tables.dispatches).order_by(_D.id))
 OPEN = prepare(select(tables.dispatches).where(_OPEN).order_by(_D.id))
-ATTEMPTS = prepare(select(tables.attempts).where(_A.dispatch_id == bindparam("dispatch")).order_by(_A.number))
-ATTEMPT = prepare(select(tables.attempts).where(_A.id == bindparam("id")))
-LIVE_OF_DISPATCH = prepare(select(tables.attempts).where(_A.dispatch_id == bindparam("dispatch"), _LIVE))
-LIVE_OF_GROUP = prepare(
-    select(_A.id).where(_A.task_id == bindparam("task"), _A.group_name == bindparam("group"), _LIVE)
-)
-LIVE_BY_GROUP = prepare(select(_A.group_name, func.count()).where(_LIVE).group_by(_A.group_name))
-LAST_FENCE = prepare(select(func.coalesce(func.max(_A.fence), 0)))
-_DISPATCH_COLUMNS = (
+_COLUMNS = (
     "seen_version", "state", "code", "reason", "attempts", "failures", "not_before", "cancelled_by", "updated_at",
 )  # fmt: skip
-UPDATE_DISPATCH = prepare(
+UPDATE = prepare(
     update(tables.dispatches)
     .where(_D.id == bindparam("which"), _D.state == bindparam("expected"))
-    .values({name: bindparam(f"new_{name}") for name in _DISPATCH_COLUMNS})
-)
-_ATTEMPT_COLUMNS = ("state", "exit_code", "outcome", "last_lines", "mailbox", "started_at", "ended_at")
-UPDATE_ATTEMPT = prepare(
-    update(tables.attempts)
-    .where(_A.fence == bindparam("which"), _A.state == bindparam("expected"))
-    .values({name: bindparam(f"new_{name}") for name in _ATTEMPT_COLUMNS})
+    .values({name: bindparam(f"new_{name}") for name in _COLUMNS})
 )
 CANCELLED_OPEN = prepare(select(tables.dispatches).where(_OPEN, _D.cancelled_by != ""))
 HELD = prepare(
@@ -104,19 +77,9 @@ def of_task(tx: Tx, task_id: str) -> list[Dispatch]:
     return [rule_view(row) for row in tx.all(OF_TASK, task=task_id)]
 
 
-def running_by_group(tx: Tx) -> dict[str, int]:
-    """How many attempts are alive, by group."""
-    return {str(row[0]): int(row[1]) for row in tx.all(LIVE_BY_GROUP)}
-
-
-def attempt(tx: Tx, attempt: str) -> sqlite3.Row | None:
-    """The attempt of that id."""
-    return tx.one(ATTEMPT, id=attempt)
-
-
 def held_by(tx: Tx, owner: str) -> list[Held]:
     """The open dispatches that the owner drives."""
-    return [Held(row, tx.one(LIVE_OF_DISPATCH, dispatch=row["id"])) for row in tx.all(HELD, owner=owner)]
+    return [Held(row, tx.one(attempts.LIVE_OF_DISPATCH, dispatch=row["id"])) for row in tx.all(HELD, owner=owner)]
 
 
 def enqueue(tx: Tx, new_id: str, start: Start, task: Task, *, instance: str) -> Enqueued:
@@ -145,32 +108,32 @@ def enqueue(tx: Tx, new_id: str, start: Start, task: Task, *, instance: str) -> 
         "created_at": tx.now,
         "updated_at": tx.now,
     }
-    tx.run(INSERT_DISPATCH, **values)
+    tx.run(INSERT, **values)
     change = Change(tables.dispatches.name, {"id": new_id}, {name: values[name] for name in values if name != "id"})
-    attempt, attempt_change = _insert_attempt(tx, values, 1)
+    attempt, attempt_change = attempts.insert(tx, values, 1)
     _log(tx, "enqueue", values, DispatchState.ENQUEUED, [change, attempt_change], attempt, instance=instance)
-    return Enqueued(_must(tx.one(BY_ID, id=new_id)), _must(tx.one(ATTEMPT, id=attempt)))
+    return Enqueued(_must(tx.one(BY_ID, id=new_id)), _must(tx.one(attempts.BY_ID, id=attempt)))
 
 
 def next_attempt(tx: Tx, dispatch_id: str, *, instance: str) -> Enqueued:
     """Inserts the next attempt of an ENQUEUED dispatch that has none alive. Raises CONFLICT otherwise."""
     row = _must(tx.one(BY_ID, id=dispatch_id))
-    taken = tx.one(LIVE_OF_GROUP, task=row["task_id"], group=row["group_name"])
+    taken = tx.one(attempts.LIVE_OF_GROUP, task=row["task_id"], group=row["group_name"])
     if row["state"] != DispatchState.ENQUEUED or taken is not None:
         raise conflict(row, "has an attempt alive, or waits for none")
     number = row["attempts"] + 1
     change = _update(tx, row, attempts=number, not_before="")
-    attempt, attempt_change = _insert_attempt(tx, dict(row), number)
+    attempt, attempt_change = attempts.insert(tx, dict(row), number)
     _log(tx, "enqueue", row, DispatchState.ENQUEUED, [change, attempt_change], attempt, instance=instance)
-    return Enqueued(_must(tx.one(BY_ID, id=dispatch_id)), _must(tx.one(ATTEMPT, id=attempt)))
+    return Enqueued(_must(tx.one(BY_ID, id=dispatch_id)), _must(tx.one(attempts.BY_ID, id=attempt)))
 
 
 def started(tx: Tx, attempt: str, mailbox: str, started_at: str, *, instance: str, action: str = "start") -> None:
     """Records that the attempt's process was seen. action: `start`, or `adopt` after a crash."""
-    seen = _must(tx.one(ATTEMPT, id=attempt))
+    seen = _must(tx.one(attempts.BY_ID, id=attempt))
     row = _must(tx.one(BY_ID, id=seen["dispatch_id"]))
     changes = [
-        _update_attempt(tx, seen, state=AttemptState.STARTED, mailbox=mailbox, started_at=started_at or tx.now),
+        attempts.update(tx, seen, state=AttemptState.STARTED, mailbox=mailbox, started_at=started_at or tx.now),
         _update(tx, row, state=DispatchState.STARTED),
     ]
     _log(tx, action, row, DispatchState.STARTED, changes, attempt, instance=instance)
@@ -183,10 +146,10 @@ def ended(
 
     version: of the task, as it was when that was settled; 0 where it was not read.
     """
-    seen = _must(tx.one(ATTEMPT, id=attempt))
+    seen = _must(tx.one(attempts.BY_ID, id=attempt))
     row = _must(tx.one(BY_ID, id=seen["dispatch_id"]))
     changes = [
-        _update_attempt(
+        attempts.update(
             tx, seen, state=settlement.attempt, outcome=str(settlement.outcome), exit_code=exit_code,
             last_lines=last_lines, ended_at=tx.now,
         ),
@@ -212,7 +175,7 @@ def close_waiting(tx: Tx, dispatch_id: str, code: Code, reason: str, version: in
     Where a person wanted it cancelled, that is why, whatever its task has done since.
     """
     row = tx.one(BY_ID, id=dispatch_id)
-    if row is None or row["state"] != DispatchState.ENQUEUED or tx.one(LIVE_OF_DISPATCH, dispatch=dispatch_id):
+    if row is None or row["state"] != DispatchState.ENQUEUED or tx.one(attempts.LIVE_OF_DISPATCH, dispatch=dispatch_id):
         return False
     if row["cancelled_by"]:
         code, reason = Code.CANCELLED, row["reason"]
@@ -253,53 +216,16 @@ def conflict(row: Mapping[str, Any] | sqlite3.Row, what: str) -> NanoclawError:
     return NanoclawError(Kind.CONFLICT, "DISPATCH_CHANGED", f"dispatch {row['id']} {what}", state=row["state"])
 
 
-def _insert_attempt(tx: Tx, dispatch: Mapping[str, Any], number: int) -> tuple[str, Change]:
-    task_trace = TraceContext.parse(dispatch["traceparent"])
-    values = {
-        "fence": _must(tx.one(LAST_FENCE))[0] + 1,
-        "id": attempt_id(dispatch["dispatch_key"], number),
-        "dispatch_id": dispatch["id"],
-        "number": number,
-        "task_id": dispatch["task_id"],
-        "group_name": dispatch["group_name"],
-        "state": str(AttemptState.ENQUEUED),
-        "exit_code": None,
-        "outcome": "",
-        "last_lines": "",
-        "mailbox": "",
-        "traceparent": (task_trace.child() if task_trace else TraceContext.new()).traceparent,
-        "created_at": tx.now,
-        "started_at": "",
-        "ended_at": "",
-    }
-    tx.run(INSERT_ATTEMPT, **values)
-    image = {name: values[name] for name in values if name != "fence"}
-    return str(values["id"]), Change(tables.attempts.name, {"fence": values["fence"]}, image)
-
-
 def _update(tx: Tx, row: sqlite3.Row, **new: Any) -> Change:
     state = DispatchState(row["state"])
     target = DispatchState(new.get("state", state))
     if target not in TRANSITIONS[state] and not (target is state and state in OPEN_STATES):
         raise conflict(row, f"is {state} and can't become {target}")
-    values = {name: row[name] for name in _DISPATCH_COLUMNS} | new | {"state": str(target), "updated_at": tx.now}
-    if not tx.run(UPDATE_DISPATCH, which=row["id"], expected=str(state), **{f"new_{k}": v for k, v in values.items()}):
+    values = {name: row[name] for name in _COLUMNS} | new | {"state": str(target), "updated_at": tx.now}
+    if not tx.run(UPDATE, which=row["id"], expected=str(state), **{f"new_{k}": v for k, v in values.items()}):
         raise conflict(row, "was changed by somebody else")
     changed = {name: value for name, value in values.items() if value != row[name]}
     return Change(tables.dispatches.name, {"id": row["id"]}, changed)
-
-
-def _update_attempt(tx: Tx, row: sqlite3.Row, **new: Any) -> Change:
-    state = AttemptState(row["state"])
-    target = AttemptState(new["state"])
-    if target not in ATTEMPT_TRANSITIONS[state] and not (target is state and state in LIVE):
-        raise conflict(row, f"is {state} and can't become {target}")
-    values = {name: row[name] for name in _ATTEMPT_COLUMNS} | new | {"state": str(target)}
-    given = {f"new_{name}": value for name, value in values.items()}
-    if not tx.run(UPDATE_ATTEMPT, which=row["fence"], expected=str(state), **given):
-        raise conflict(row, "was changed by somebody else")
-    changed = {name: value for name, value in values.items() if value != row[name]}
-    return Change(tables.attempts.name, {"fence": row["fence"]}, changed)
 
 
 def _log(

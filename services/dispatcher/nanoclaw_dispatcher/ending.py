@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from nanoclaw_core.clock import from_text, to_text
-from nanoclaw_dispatcher.dispatch import AttemptState, Code, DispatchState
+from nanoclaw_dispatcher.lifecycle import AttemptState, Code, DispatchState
 
 
 class Outcome(enum.StrEnum):

@@ -11,13 +11,14 @@ import structlog
 
 from nanoclaw.governance.v1 import governance_pb2 as pb
 from nanoclaw_core.errors import Kind, NanoclawError
-from nanoclaw_dispatcher import dispatches, leases, notes
+from nanoclaw_dispatcher import attempts, dispatches, leases, notes
 from nanoclaw_dispatcher.blocking import block_while_waiting, read_or_none
 from nanoclaw_dispatcher.board import IN_FLIGHT, Board, Candidate
-from nanoclaw_dispatcher.dispatch import Code, DispatchState, Move, Notify, Policy, Rule, Start, decide
+from nanoclaw_dispatcher.dispatch import Move, Notify, Policy, Rule, Start, decide
 from nanoclaw_dispatcher.follower import Follower
 from nanoclaw_dispatcher.governance import passes_later
 from nanoclaw_dispatcher.launch import PRODUCT_REFUSALS
+from nanoclaw_dispatcher.lifecycle import Code, DispatchState
 from nanoclaw_dispatcher.looking import Looking
 from nanoclaw_dispatcher.means import Means
 from nanoclaw_dispatcher.pursuit import Pursuit
@@ -196,7 +197,7 @@ class Engine:
         new_id = dispatch_id or means.new_id()
 
         def unit(tx: Tx) -> dispatches.Enqueued | bool:
-            if sum(dispatches.running_by_group(tx).values()) >= means.limits.max_containers:
+            if sum(attempts.running_by_group(tx).values()) >= means.limits.max_containers:
                 return False
             if candidate is None:
                 leases.hold(tx, dispatch_id, means.instance)

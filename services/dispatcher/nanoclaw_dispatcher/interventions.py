@@ -4,9 +4,10 @@ import sqlite3
 
 from nanoclaw_core.errors import Kind, NanoclawError, invalid
 from nanoclaw_core.principal import Caller
-from nanoclaw_dispatcher import dispatches, leases, listing, tables
+from nanoclaw_dispatcher import attempts, dispatches, leases, listing, tables
 from nanoclaw_dispatcher.blocking import read_or_none
-from nanoclaw_dispatcher.dispatch import DispatchState, waits
+from nanoclaw_dispatcher.dispatch import waits
+from nanoclaw_dispatcher.lifecycle import DispatchState
 from nanoclaw_dispatcher.means import Means
 from nanoclaw_dispatcher.task import Task
 from nanoclaw_store import Tx
@@ -33,7 +34,7 @@ def retry(tx: Tx, means: Means, dispatch_id: str, task: Task | None, caller: Cal
             row, "TASK_MOVED", f"is over: its task is {state}", "move the task from BLOCKED to DOING: it starts anew"
         )
     others = [d for d in dispatches.of_task(tx, task.id) if d.is_open and d.group == row["group_name"]]
-    if any(d.id != row["id"] for d in others) or tx.one(dispatches.LIVE_OF_DISPATCH, dispatch=row["id"]):
+    if any(d.id != row["id"] for d in others) or tx.one(attempts.LIVE_OF_DISPATCH, dispatch=row["id"]):
         raise _refused(row, "DISPATCH_ALIVE", "has an attempt alive on its task", "cancel that one first, or wait")
     dispatches.reopen(tx, row, principal=caller.principal, via=caller.via, request_ref=request_id)
     leases.take(tx, row["id"], owner=means.instance, seconds=means.limits.lease_seconds)

@@ -10,9 +10,10 @@ from nanoclaw.governance.v1 import governance_pb2 as pb
 from nanoclaw_core.errors import Kind, NanoclawError
 from nanoclaw_dispatcher import leases, notes, prompts
 from nanoclaw_dispatcher.attempt_spec import AttemptSpec
-from nanoclaw_dispatcher.dispatch import Code, Rule, waits
+from nanoclaw_dispatcher.dispatch import Rule, waits
 from nanoclaw_dispatcher.dispatches import rule_view
 from nanoclaw_dispatcher.ending import End, Outcome
+from nanoclaw_dispatcher.lifecycle import Code
 from nanoclaw_dispatcher.means import Means
 from nanoclaw_dispatcher.runtime import EndReason, Observed, Runtime
 from nanoclaw_dispatcher.task import Task, TaskState

@@ -7,8 +7,8 @@ from typing import NamedTuple
 from sqlalchemy import and_, bindparam, or_, select
 
 from nanoclaw_core.errors import invalid, not_found
-from nanoclaw_dispatcher import dispatches, tables
-from nanoclaw_dispatcher.dispatch import DispatchState
+from nanoclaw_dispatcher import attempts, dispatches, tables
+from nanoclaw_dispatcher.lifecycle import DispatchState
 from nanoclaw_store import Tx, prepare
 
 _D = tables.dispatches.c
@@ -49,11 +49,11 @@ def find(tx: Tx, name: str) -> Found:
     row = tx.one(dispatches.BY_ID, id=name) or tx.one(dispatches.BY_KEY, key=name)
     if row is None:
         raise not_found("dispatch", name)
-    return Found(row, tx.all(dispatches.ATTEMPTS, dispatch=row["id"]))
+    return Found(row, tx.all(attempts.OF_DISPATCH, dispatch=row["id"]))
 
 
 def page(tx: Tx, wanted: Filter, before: str, most: int) -> list[Found]:
     """Newest first, from below the id `before` on."""
     shown = {f"with_{state}": int(not wanted.states or state in wanted.states) for state in _STATES}
     rows = tx.all(PAGE, task=wanted.task_id, group=wanted.group, before=before, most=most, **shown)
-    return [Found(row, tx.all(dispatches.ATTEMPTS, dispatch=row["id"])) for row in rows]
+    return [Found(row, tx.all(attempts.OF_DISPATCH, dispatch=row["id"])) for row in rows]

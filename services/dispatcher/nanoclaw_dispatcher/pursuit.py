@@ -8,11 +8,12 @@ from typing import NamedTuple
 import structlog
 
 from nanoclaw.governance.v1 import governance_pb2 as pb
-from nanoclaw_dispatcher import dispatches, ending, leases, notes
+from nanoclaw_dispatcher import attempts, dispatches, ending, leases, notes
 from nanoclaw_dispatcher.blocking import block_while_waiting, read_or_none
-from nanoclaw_dispatcher.dispatch import AttemptState, Code, DispatchState, waits
+from nanoclaw_dispatcher.dispatch import waits
 from nanoclaw_dispatcher.ending import End, Outcome, Settlement
 from nanoclaw_dispatcher.launch import Launch, NotLaunched, last_words
+from nanoclaw_dispatcher.lifecycle import AttemptState, Code, DispatchState
 from nanoclaw_dispatcher.means import Means
 from nanoclaw_dispatcher.output import reported_session
 from nanoclaw_dispatcher.runtime import EndReason, Observed, RunState
@@ -126,7 +127,7 @@ class Pursuit:
         def unit(tx: Tx) -> sqlite3.Row | None:
             leases.hold(tx, self.dispatch["id"], instance)
             dispatches.started(tx, self.attempt["id"], mailbox, seen.started_at, instance=instance, action=action)
-            return tx.one(dispatches.ATTEMPT, id=self.attempt["id"])
+            return tx.one(attempts.BY_ID, id=self.attempt["id"])
 
         row = await self._means.database.write(unit)
         assert row is not None
@@ -195,7 +196,7 @@ class Pursuit:
                 notes.remember_session(tx, attempt["group_name"], session, attempt["id"], instance=instance)
             if settlement.dispatch is not DispatchState.ENQUEUED:
                 leases.release(tx, self.dispatch["id"])
-            return list(tx.all(dispatches.ATTEMPTS, dispatch=self.dispatch["id"]))
+            return list(tx.all(attempts.OF_DISPATCH, dispatch=self.dispatch["id"]))
 
         emit_end(means.telemetry, self.dispatch, await means.database.write(unit), str(settlement.dispatch))
         report = log.info if settlement.dispatch in (DispatchState.DONE, DispatchState.CANCELLED) else log.warning

@@ -9,7 +9,7 @@ import structlog
 
 from nanoclaw_core.clock import from_text
 from nanoclaw_core.errors import NanoclawError
-from nanoclaw_dispatcher import dispatches, schedule
+from nanoclaw_dispatcher import attempts, schedule
 from nanoclaw_dispatcher.board import Board, Candidate
 from nanoclaw_dispatcher.dispatch import Rule
 from nanoclaw_dispatcher.means import Means
@@ -67,7 +67,7 @@ class Queue:
         if self._closed or not (self._waiting or self._board.candidates):
             return
         now = self._means.now
-        running = self._means.database.read(dispatches.running_by_group)
+        running = self._means.database.read(attempts.running_by_group)
         doing = self._board.doing()
         for begun in self._beginning.values():
             running[begun.group] = running.get(begun.group, 0) + 1

@@ -10,7 +10,7 @@ from nanoclaw.dispatcher.v1 import dispatcher_pb2_grpc
 from nanoclaw.governance.v1 import governance_pb2
 from nanoclaw_core import VERSION
 from nanoclaw_core.errors import invalid
-from nanoclaw_dispatcher import dispatches, interventions, listing, messages, tables
+from nanoclaw_dispatcher import attempts, dispatches, interventions, listing, messages, tables
 from nanoclaw_dispatcher.engine import Engine
 from nanoclaw_rpc import current_caller, page, times
 from nanoclaw_store import Idempotency, Tx
@@ -100,7 +100,7 @@ class Dispatcher(dispatcher_pb2_grpc.DispatcherServiceServicer):
     async def ListGroups(self, request: pb.ListGroupsRequest, context: Any) -> pb.ListGroupsResponse:
         after, most = str((page.decode(request.page_token) or ("",))[0]), page.size(request)
         groups = sorted((g for g in self._means.groups if g.name > after), key=lambda group: group.name)
-        running = self._database.read(dispatches.running_by_group)
+        running = self._database.read(attempts.running_by_group)
         doing = self._engine.board.doing()
         return pb.ListGroupsResponse(
             groups=[messages.group_message(g, running.get(g.name, 0), doing.get(g.name, 0)) for g in groups[:most]],
@@ -115,7 +115,7 @@ class Dispatcher(dispatcher_pb2_grpc.DispatcherServiceServicer):
             started_at=times.to_timestamp(self._started_at),
             runtime=", ".join(runtime.name for runtime in runtimes),
             isolation=", ".join(str(runtime.isolation) for runtime in runtimes),
-            running=sum(self._database.read(dispatches.running_by_group).values()),
+            running=sum(self._database.read(attempts.running_by_group).values()),
             waiting=len(engine.queue),
             max_containers=self._means.limits.max_containers,
             cursor=governance_pb2.Cursor(epoch=place.epoch, seq=place.seq) if place else None,

@@ -10,8 +10,8 @@ import structlog
 
 from nanoclaw_core.clock import from_text
 from nanoclaw_core.errors import NanoclawError
-from nanoclaw_dispatcher import dispatches, leases, notes
-from nanoclaw_dispatcher.dispatch import LIVE
+from nanoclaw_dispatcher import attempts, dispatches, leases, notes
+from nanoclaw_dispatcher.lifecycle import LIVE
 from nanoclaw_dispatcher.means import wait_event
 from nanoclaw_dispatcher.runtime import Observed, Runtime
 from nanoclaw_store import Tx
@@ -119,7 +119,7 @@ class Upkeep:
     async def _tidy(self, runtime: Runtime) -> None:
         """Stops what runs without a live row, and forgets what ended long ago."""
         for seen in await runtime.list():  # before the rows are read: a row comes before its process
-            row = self._means.database.read(partial(dispatches.attempt, attempt=seen.attempt_id))
+            row = self._means.database.read(partial(attempts.find, attempt=seen.attempt_id))
             if row is not None and row["state"] in LIVE:
                 continue
             with contextlib.suppress(NanoclawError):
