@@ -151,6 +151,10 @@ class Client:
         """Ends a grant, in force for the next call. The group main may."""
         return self.request("ext_revoke", group_folder=group_folder, provider=provider, product_id=product_id)
 
+    def pending(self, task_id: str | None = None) -> Response:
+        """The calls that wait for votes: those that this group may vote on, and its own."""
+        return self.request("ext_pending", task_id=task_id)
+
     def vote(self, approve: bool, call_id: str, params_digest: str, notes: str | None = None) -> Response:
         """Votes on a call that waits for approval, for the parameters that the digest stands for."""
         kind = "ext_approve" if approve else "ext_reject"

@@ -111,7 +111,10 @@ class Tools:
             str | None, Field(description="the same key with the same params executes once, however often you ask")
         ] = None,
     ) -> Answer:
-        """Does one thing in the outside world, through the broker. ext_capabilities lists what you may."""
+        """Does one thing in the outside world, through the broker. ext_capabilities lists what you may.
+
+        Denied with APPROVAL_PENDING it waits for votes: ask again later with the same idempotency_key for the outcome.
+        """
         return answer(self._client.call(provider, action, params, task_id=task_id, idempotency_key=idempotency_key))
 
     def ext_capabilities(self) -> Answer:
@@ -143,6 +146,31 @@ class Tools:
     def ext_revoke(self, group_folder: str, provider: str, product_id: str | None = None) -> Answer:
         """Ends a grant, in force for the next call. For the main group."""
         return answer(self._client.revoke(group_folder, provider, product_id=product_id))
+
+    def ext_pending(self, task_id: Annotated[str | None, Field(description="of this task only")] = None) -> Answer:
+        """The calls that wait for votes: what each would do (rendered), and its params_digest, which a vote names."""
+        return answer(self._client.pending(task_id))
+
+    def ext_approve(
+        self,
+        call_id: Annotated[str, Field(description="as ext_pending lists it")],
+        params_digest: Annotated[str, Field(description="as ext_pending lists it: what you saw is what you vote for")],
+        notes: str | None = None,
+    ) -> Answer:
+        """Votes for a call that can't be repeated safely. Never for one that your own group asked for, or executed.
+
+        With the last vote that it takes it is carried out, and data.outcome says what came of it.
+        """
+        return answer(self._client.vote(True, call_id, params_digest, notes))
+
+    def ext_reject(
+        self,
+        call_id: Annotated[str, Field(description="as ext_pending lists it")],
+        params_digest: Annotated[str, Field(description="as ext_pending lists it")],
+        notes: Annotated[str | None, Field(description="why not")] = None,
+    ) -> Answer:
+        """Votes against a call that waits, which ends it. Also for taking back what your own group asked for."""
+        return answer(self._client.vote(False, call_id, params_digest, notes))
 
     def send_message(self, text: str, sender: str | None = None) -> Answer:
         """Leaves a message for the operator. A reply comes as a later prompt."""

@@ -111,6 +111,7 @@ def test_each_request_is_written_with_the_field_names_of_the_wire(client: Client
     client.assign("t1", "developer")
     client.grant("developer", "http", 1, allowed_actions=["get"])
     client.revoke("developer", "http")
+    client.pending("t1")
     client.vote(True, "c1", "d1")
     client.vote(False, "c1", "d1", "no")
     ours = {"request_id", "timestamp"}
@@ -119,6 +120,7 @@ def test_each_request_is_written_with_the_field_names_of_the_wire(client: Client
         ("gov_assign", {"taskId", "assigned_group"}),
         ("ext_grant", {"group_folder", "provider", "access_level", "allowed_actions"}),
         ("ext_revoke", {"group_folder", "provider"}),
+        ("ext_pending", {"task_id"}),
         ("ext_approve", {"call_id", "params_digest"}),
         ("ext_reject", {"call_id", "params_digest", "notes"}),
     ]

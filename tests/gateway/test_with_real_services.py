@@ -5,6 +5,7 @@ import os
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ async def real(make_world: Any) -> AsyncIterator[Any]:
     (home / "run").mkdir()
     environ = {name: value for name, value in os.environ.items() if not name.startswith(("NANOCLAW_", "OTEL_"))}
     environ |= {"NANOCLAW_HOME": str(home), "NANOCLAW_LOG_LEVEL": "ERROR"}
+    plugins = Path(__file__).parents[1] / "support" / "plugins"
+    environ["PYTHONPATH"] = f"{os.environ.get('PYTHONPATH', '')}:{plugins}"
     processes = [
         await asyncio.create_subprocess_exec(sys.executable, "-m", module, env=environ)
         for module in ("nanoclaw_governance", "nanoclaw_broker")
@@ -115,3 +118,87 @@ async def test_a_call_is_granted_signed_made_and_kept(real: Any) -> None:
     assert {record.request_id for record in ledger.calls} >= {"e1", "e2"}
     await real.until(lambda: developer.snapshot("ext_capabilities.json")["capabilities"])
     assert developer.snapshot("ext_capabilities.json")["capabilities"][0]["actions"]["transform"]["level"] == 1
+
+
+async def test_a_call_that_can_not_be_repeated_is_voted_on_by_files(real: Any) -> None:
+    """Asked, shown to main, voted for by main and a person: carried out once, and the agent that asks again is told."""
+    main, developer, security = real.mailbox("main"), real.mailbox("developer"), real.mailbox("security")
+    await main.ask({**CREATE, "id": "t-1", "assigned_group": "developer"})
+    for state in ("TRIAGED", "READY", "DOING"):
+        await main.ask({"type": "gov_transition", "taskId": "t-1", "toState": state})
+    founder = dial(real, "broker", "operators/founder", BrokerServiceStub)
+    await founder.Grant(
+        broker.GrantRequest(request_id="g", group="developer", provider="count", access_level=broker.ACCESS_LEVEL_L3)
+    )
+    call = {
+        "type": "ext_call", "request_id": "e1", "provider": "count", "action": "launch", "params": {"key": "rocket"},
+        "task_id": "t-1", "idempotency_key": "k",
+    }  # fmt: skip
+    waiting = await developer.ask(developer.sign(call))
+    assert (waiting["status"], waiting["code"]) == ("denied", "APPROVAL_PENDING")
+    call_id = waiting["facts"]["call_id"]
+    (shown,) = (await main.ask({"type": "ext_pending", "task_id": "t-1"}))["data"]["calls"]
+    assert (shown["call_id"], shown["group_folder"], shown["votes_needed"]) == (call_id, "developer", 2)
+    assert '"key": "rocket"' in shown["rendered"]
+    assert (await security.ask({"type": "ext_pending"}))["data"] == {"calls": []}
+    vote = {"type": "ext_approve", "call_id": call_id, "params_digest": shown["params_digest"]}
+    assert (await developer.ask(vote))["code"] == "VOTE_NOT_YOURS"
+    assert (await main.ask({**vote, "params_digest": "0" * 64}))["code"] == "DIGEST_MISMATCH"
+    first = await founder.ApproveCall(
+        broker.ApproveCallRequest(request_id="v", call_id=call_id, params_digest=shown["params_digest"])
+    )
+    assert (first.call.state, first.HasField("outcome")) == (broker.CALL_STATE_AWAITING_APPROVAL, False)
+    assert not (real.home / "effects.log").exists()
+    done = await main.ask({**vote, "notes": "fine"})
+    assert (done["data"]["state"], done["data"]["outcome"]["code"]) == ("EXECUTED", "OK")
+    assert done["data"]["votes"] == ["operator:founder", "group:main"]
+    told = await developer.ask(developer.sign({**call, "request_id": "e2"}))
+    assert (told["status"], told["data"], told["facts"]["call_id"]) == ("executed", {"counted": "rocket"}, call_id)
+    developer.write(developer.sign(call))  # under the old request_id the old answer's file is written anew
+    await real.until(lambda: developer.snapshot("responses/e1.json")["status"] == "executed")
+    assert (real.home / "effects.log").read_text() == "rocket\n"
+
+    second = await developer.ask(developer.sign({**call, "request_id": "e3", "idempotency_key": "other"}))
+    reject = {"type": "ext_reject", "call_id": second["facts"]["call_id"], "params_digest": vote["params_digest"]}
+    ended = await developer.ask(reject)
+    assert (ended["data"]["state"], ended["data"]["votes"]) == ("REJECTED", ["group:developer"])
+    assert (real.home / "effects.log").read_text() == "rocket\n"
+
+
+async def test_capabilities_are_in_step_within_a_second(real: Any) -> None:
+    """Grant, freeze, unfreeze, expiry and revoke: each is in the agent's file within a second of being in force."""
+    developer = real.mailbox("developer")
+    founder = dial(real, "broker", "operators/founder", BrokerServiceStub)
+
+    def status() -> str:
+        found = developer.snapshot("ext_capabilities.json")["capabilities"]
+        return found[0]["actions"]["add"]["status"] if found else "none"
+
+    async def grant(seconds: float) -> None:
+        request = broker.GrantRequest(
+            request_id=f"g{seconds}", group="developer", provider="count", access_level=broker.ACCESS_LEVEL_L2
+        )
+        request.expires_at.FromNanoseconds(time.time_ns() + int(seconds * 1e9))
+        await founder.Grant(request)
+
+    async def in_step(shown: str, since: float | None = None) -> None:
+        begun = since or time.monotonic()
+        async with asyncio.timeout(10):
+            await real.until(lambda: status() == shown)
+        took.append(time.monotonic() - begun)
+
+    took: list[float] = []
+    await real.until(lambda: (developer.path / "ext_capabilities.json").exists())
+    await grant(60)
+    await in_step("available")
+    await founder.Freeze(broker.FreezeRequest(request_id="f", max_level=broker.ACCESS_LEVEL_L1, reason="r"))
+    await in_step("DENIED")
+    await founder.Unfreeze(broker.UnfreezeRequest(request_id="u"))
+    await in_step("available")
+    await founder.Revoke(broker.RevokeRequest(request_id="r", group="developer", provider="count"))
+    await in_step("none")
+    ends = time.monotonic() + 1.5
+    await grant(1.5)
+    await in_step("available")
+    await in_step("none", ends)
+    assert max(took) < 1.0, took

@@ -29,7 +29,7 @@ def pending(call_id: str, params_digest: str, expires_at: str, cast: int, *, ope
         },
         next_steps=[
             f"have call {call_id} approved by {who}",
-            "then ask again with the same request_id or idempotency_key: the answer is the outcome",
+            "then ask again with the same idempotency_key, or as it was: the answer is the outcome",
         ],
     )
 

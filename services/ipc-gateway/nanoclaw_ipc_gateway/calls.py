@@ -70,6 +70,9 @@ class Calls:
             "ext_call": self._call,
             "ext_grant": self._grant,
             "ext_revoke": self._revoke,
+            "ext_pending": self._pending,
+            "ext_approve": self._vote_for,
+            "ext_reject": self._vote_against,
         }
 
     async def answer(self, incoming: Incoming) -> Answer:
@@ -157,8 +160,6 @@ class Calls:
         return executed(data, f"task {body.taskId} assigned to {body.assigned_group}")
 
     async def _call(self, body: requests.ExtCall, incoming: Incoming) -> Answer:
-        # The broker is left half a second to say itself that time ran out.
-        left = incoming.deadline - asyncio.get_running_loop().time() - 0.5
         response = await self._broker.Call(
             broker.CallRequest(
                 request_id=body.request_id,
@@ -170,7 +171,7 @@ class Calls:
                 attestation=broker.Attestation(signature=_SIGNATURES[incoming.signature]),
             ),
             metadata=_speaker(incoming),
-            timeout=max(0.1, left),
+            timeout=_time_left(incoming),
         )
         status = CALL_STATUSES.get(response.status, "failed")
         return Answer(
@@ -214,6 +215,46 @@ class Calls:
         ended = views.granted(response.capability) if response.HasField("capability") else {}
         left = "no longer has access to" if response.changed else "had no access to"
         return executed({**ended, "changed": response.changed}, f"{body.group_folder} {left} {body.provider}")
+
+    async def _pending(self, body: requests.ExtPending, incoming: Incoming) -> Answer:
+        response = await self._broker.ListPendingCalls(
+            broker.ListPendingCallsRequest(task_id=body.task_id or ""), metadata=_speaker(incoming)
+        )
+        shown = [views.pending(one) for one in response.calls]
+        return executed({"calls": shown}, f"{len(shown)} calls wait for votes")
+
+    async def _vote_for(self, body: requests.ExtVote, incoming: Incoming) -> Answer:
+        response = await self._broker.ApproveCall(
+            broker.ApproveCallRequest(request_id=incoming.request_id, **_vote(body)),
+            metadata=_speaker(incoming),
+            timeout=_time_left(incoming),
+        )
+        data = views.voted(response.call)
+        if not response.HasField("outcome"):
+            return executed(data, f"voted for call {body.call_id}; it waits for another vote")
+        outcome = response.outcome
+        data["outcome"] = {
+            "status": CALL_STATUSES.get(outcome.status, "failed"),
+            "code": outcome.code,
+            "summary": outcome.summary,
+            "error": outcome.message,
+        }
+        return executed(data, f"voted for call {body.call_id}; it was carried out: {outcome.code}")
+
+    async def _vote_against(self, body: requests.ExtVote, incoming: Incoming) -> Answer:
+        response = await self._broker.RejectCall(
+            broker.RejectCallRequest(request_id=incoming.request_id, **_vote(body)), metadata=_speaker(incoming)
+        )
+        return executed(views.voted(response.call), f"voted against call {body.call_id}; it is over")
+
+
+def _vote(body: requests.ExtVote) -> dict[str, str]:
+    return {"call_id": body.call_id, "params_digest": body.params_digest, "notes": body.notes or ""}
+
+
+def _time_left(incoming: Incoming) -> float:
+    """The broker is left half a second to say itself that time ran out."""
+    return max(0.1, incoming.deadline - asyncio.get_running_loop().time() - 0.5)
 
 
 def _value(text: str) -> Any:

@@ -29,6 +29,9 @@ LARGE = 160 * 1024
 UNSETTLED = INCOMPLETE | {"LINKED"}
 """Codes that a file may have for a moment and lose: while it is written, or until its temporary name is removed."""
 
+LONG = frozenset({"ext_call", "ext_approve"})
+"""What may take as long as a call does: the last vote has one carried out."""
+
 PATIENCE = 10
 """A file that keeps changing is given up after this many times the stillness that is asked of it."""
 
@@ -121,7 +124,7 @@ class Decider:
             kind, body, origin, letter.request_id or claim.id, deadline, letter.signature, letter.params
         )
         try:
-            if kind == "ext_call":
+            if kind in LONG:
                 with worker.calling() as allowed:
                     return await self._calls.answer(incoming) if allowed else _busy(origin.group)
             keys = [(origin.group, "request", letter.request_id)] if letter.request_id else []

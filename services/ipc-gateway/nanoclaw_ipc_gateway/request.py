@@ -169,6 +169,25 @@ class ExtRevoke(Request):
         return f"grant {self.group_folder} {self.provider}"
 
 
+class ExtPending(Request):
+    """What waits for votes: calls that the group may vote on, and its own."""
+
+    task_id: Name | None = None
+
+
+class ExtVote(Request):
+    """A vote on a call that waits, for the parameters that the digest stands for."""
+
+    call_id: Name
+    params_digest: Text
+    notes: str | None = None
+
+    @property
+    def key(self) -> str:
+        """The call's."""
+        return f"call {self.call_id}"
+
+
 class Unserved(Request):
     """A type that is known and that nobody serves yet."""
 
@@ -188,10 +207,13 @@ SERVED: dict[str, type[Request]] = {
     "ext_call": ExtCall,
     "ext_grant": ExtGrant,
     "ext_revoke": ExtRevoke,
+    "ext_pending": ExtPending,
+    "ext_approve": ExtVote,
+    "ext_reject": ExtVote,
 }
 UNSERVED = frozenset(
     {
-        *("ext_approve", "ext_reject", "runtime_query", "runtime_simulate"),
+        *("runtime_query", "runtime_simulate"),
         *("schedule_task", "pause_task", "resume_task", "cancel_task"),
         *("register_group", "refresh_groups", "mem_store", "mem_recall", "skills_config"),
     }

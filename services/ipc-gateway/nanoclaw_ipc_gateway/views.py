@@ -69,6 +69,31 @@ def granted(found: broker.Capability) -> dict[str, Any]:
     return {"id": found.id, "group_folder": found.group, **grant(found), "active": found.active}
 
 
+def pending(found: broker.PendingCall) -> dict[str, Any]:
+    """A call that waits for votes, as `ext_pending` answers it."""
+    call = found.call
+    return {
+        "call_id": call.call_id,
+        "group_folder": call.group,
+        "provider": call.provider,
+        "action": call.action,
+        "task_id": call.task_id or None,
+        "rendered": found.rendered,
+        "params_digest": found.params_digest,
+        "excluded": list(found.excluded),
+        "votes_needed": found.votes_needed,
+        "operator_needed": found.operator_needed,
+        "votes": [vote.principal for vote in call.votes],
+        "expires_at": times.from_timestamp(call.approval_expires_at),
+    }
+
+
+def voted(call: broker.CallRecord) -> dict[str, Any]:
+    """A call in the answer to whoever voted on it."""
+    state = broker.CallState.Name(call.state).removeprefix("CALL_STATE_")
+    return {"call_id": call.call_id, "state": state, "votes": [vote.principal for vote in call.votes]}
+
+
 def capability(found: broker.GroupCapability) -> dict[str, Any]:
     """A grant with what can be done under it."""
     actions = {
