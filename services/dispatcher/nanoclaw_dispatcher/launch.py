@@ -58,7 +58,8 @@ class Launch:
                 raise
             if error.reason == "TASK_NOT_FOUND":
                 return NotLaunched(End(Outcome.CANCELLED), Code.WITHDRAWN, "the task is gone")
-            return NotLaunched(End(Outcome.START_FAILED, detail=str(error)))
+            detail = f"{error}; next: {error.next_step}" if error.next_step else str(error)
+            return NotLaunched(End(Outcome.START_FAILED, detail=detail))
 
     async def _run(self) -> Observed | NotLaunched:
         means, attempt = self._means, self._attempt

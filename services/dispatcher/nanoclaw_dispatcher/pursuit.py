@@ -145,7 +145,8 @@ class Pursuit:
             return End(Outcome.LOST)
         detail = last_words(await self._lines())
         if observed.reason is EndReason.OUT_OF_MEMORY:
-            detail = f"it ran out of memory. {detail}".strip()
+            most = self._means.group(self.attempt["group_name"]).memory_mb
+            detail = f"it ran out of memory, of which its group may have {most} MiB (memory_mb). {detail}".strip()
         if observed.reason is EndReason.START_FAILED:
             outcome = Outcome.START_FAILED
         return End(outcome, observed.exit_code, detail)
