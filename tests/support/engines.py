@@ -13,7 +13,7 @@ import socket
 import subprocess
 import tarfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import docker
@@ -109,6 +109,13 @@ def _archive(files: dict[str, bytes]) -> bytes:
             entry.size, entry.mode = len(content), 0o755
             archive.addfile(entry, io.BytesIO(content))
     return buffer.getvalue()
+
+
+def load_images(host: str, names: Sequence[str]) -> None:
+    """Copies images from the engine that is here to the one at `host`."""
+    with subprocess.Popen(["docker", "save", *names], stdout=subprocess.PIPE) as saving:
+        subprocess.run(["docker", "--host", host, "load", "--quiet"], stdin=saving.stdout, check=True, timeout=240)
+    assert saving.returncode == 0
 
 
 class OwnEngine:
