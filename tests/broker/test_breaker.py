@@ -44,7 +44,7 @@ def test_the_probe_alone_decides() -> None:
     assert probing.failed(at(700), "other") == probing
     assert probing.answered("probe") == Circuit("count")
     assert probing.failed(at(700), "probe").retry_at == at(700 + OPEN_SECONDS)
-    assert probing.never_sent("probe").lets_through(at(700))
+    assert probing.says_nothing("probe").lets_through(at(700))
 
 
 @given(st.lists(st.integers(0, 1000), min_size=1, max_size=30))

@@ -30,13 +30,14 @@ _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",",
 class Ended:
     """How a call ended, and what is said about it.
 
-    cost_micros: None where it must be taken for what was reserved. in_trouble: counts for the circuit breaker.
+    cost_micros: None where it must be taken for what was reserved. in_trouble: counts for the circuit breaker;
+    None where it says nothing about the other side.
     """
 
     state: State
     response: pb.CallResponse
     cost_micros: int | None = 0
-    in_trouble: bool = False
+    in_trouble: bool | None = False
 
     @property
     def reason(self) -> str:
@@ -123,7 +124,9 @@ def never_sent(call_id: str) -> Ended:
     return failed(call_id, NEVER_SENT, message, (step,), {})
 
 
-def without_reply(call_id: str, state: State, why: str, notes: dict[str, str]) -> Ended:
+def without_reply(
+    call_id: str, state: State, why: str, notes: dict[str, str], *, in_trouble: bool | None = True
+) -> Ended:
     """It was sent, and no reply could be read: TIMEOUT for what changes nothing, else UNKNOWN."""
     unknown = state is State.UNKNOWN
     message = f"{why}; whether it happened is not known" if unknown else f"{why}; nothing was changed"
@@ -140,7 +143,7 @@ def without_reply(call_id: str, state: State, why: str, notes: dict[str, str]) -
         facts=notes,
         next_steps=[step],
     )
-    return Ended(state, response, None, in_trouble=True)
+    return Ended(state, response, None, in_trouble)
 
 
 def under_way(call_id: str) -> pb.CallResponse:

@@ -67,8 +67,8 @@ class Circuit:
         """After a reply: that of the probe closes it."""
         return Circuit(self.name) if self.opened_at and call_id == self.probe_call_id else self
 
-    def never_sent(self, call_id: str) -> "Circuit":
-        """After a call that was never sent, which says nothing: another probe may go."""
+    def says_nothing(self, call_id: str) -> "Circuit":
+        """After a call that was never sent, or that our own end cut off: another probe may go."""
         return replace(self, probe_call_id="") if call_id == self.probe_call_id else self
 
 

@@ -83,7 +83,8 @@ class Stake:
 class End:
     """How a call ended.
 
-    answer: the CallResponse that its caller gets, serialised. in_trouble: it counts as a failure of the other side.
+    answer: the CallResponse that its caller gets, serialised. in_trouble: it counts as a failure of the other
+    side; None: it says nothing about it.
     """
 
     state: State
@@ -93,7 +94,7 @@ class End:
     answer: bytes
     duration_ms: int = 0
     cost_micros: int = 0
-    in_trouble: bool = False
+    in_trouble: bool | None = False
 
     @property
     def columns(self) -> dict[str, Any]:
@@ -253,8 +254,8 @@ def settle(
 
 def _told(circuit: Circuit, *, call_id: str, was: State, end: End, now: str) -> Circuit:
     """What a circuit makes of an end."""
-    if was is not State.SENT:
-        return circuit.never_sent(call_id)
+    if was is not State.SENT or end.in_trouble is None:
+        return circuit.says_nothing(call_id)
     return circuit.failed(now, call_id) if end.in_trouble else circuit.answered(call_id)
 
 

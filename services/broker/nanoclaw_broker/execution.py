@@ -88,6 +88,7 @@ class Executor:
     async def _perform(self, claimed: Claimed, kind: Kind, exchange: Exchange | None) -> answers.Ended:
         action, call_id, notes = claimed.action, claimed.call_id, claimed.notes
         why = "the action broke off"
+        in_trouble: bool | None = True
         try:
             if exchange is not None:
                 async with asyncio.timeout(exchange.seconds):
@@ -103,13 +104,13 @@ class Executor:
         except TimeoutError:
             why = "no reply in time"
         except asyncio.CancelledError:
-            why = "the broker stopped while it was under way"
+            why, in_trouble = "the broker stopped while it was under way", None
         except Exception as error:
             error_id = _log_defect(call_id, action, error)
             if kind is not Kind.MUTATING:
                 message = f"the action failed, under error {error_id}"
                 return answers.failed(call_id, "PROVIDER_ERROR", message, ("report the error's id",), notes)
-        return answers.without_reply(call_id, state_without_reply(kind), why, notes)
+        return answers.without_reply(call_id, state_without_reply(kind), why, notes, in_trouble=in_trouble)
 
     async def _settle(self, claimed: Claimed, was: State, ended: answers.Ended, began: float) -> pb.CallResponse:
         took = int((self._monotonic() - began) * 1000)

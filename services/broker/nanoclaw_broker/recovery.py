@@ -31,7 +31,8 @@ def _settle_all(tx: Tx) -> int:
             ended = answers.never_sent(call_id)
         else:
             state = state_without_reply(Kind(row["kind"]))
-            ended = answers.without_reply(call_id, state, "the broker crashed while it was under way", {})
+            why = "the broker crashed while it was under way"
+            ended = answers.without_reply(call_id, state, why, {}, in_trouble=None)
         stake = Stake(row["group_name"], row["created_at"], row["cost_micros"], row["circuit"])
         calls.settle(tx, call_id, was, as_end(ended, stake), stake, row["trace_id"], action="recover")
     return len(rows)
