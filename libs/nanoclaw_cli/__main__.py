@@ -11,6 +11,7 @@ import typer
 
 from nanoclaw_cli import (
     audit,
+    budget,
     call,
     certs,
     containers,
@@ -43,6 +44,7 @@ app.add_typer(product.app, name="product")
 app.add_typer(task_review.alone)
 app.add_typer(grants.app)
 app.add_typer(call.app, name="call")
+app.add_typer(budget.app, name="budget")
 app.add_typer(dispatch.app, name="dispatch")
 app.add_typer(messages.app)
 app.add_typer(audit.app, name="audit")

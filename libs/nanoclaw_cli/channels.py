@@ -8,6 +8,7 @@ from nanoclaw.broker.v1.broker_pb2_grpc import BrokerServiceStub
 from nanoclaw.dispatcher.v1.dispatcher_pb2_grpc import DispatcherServiceStub
 from nanoclaw.gateway.v1.gateway_pb2_grpc import GatewayServiceStub
 from nanoclaw.governance.v1.governance_pb2_grpc import GovernanceServiceStub
+from nanoclaw.runtime.v1.runtime_pb2_grpc import RuntimeServiceStub
 from nanoclaw_cli.invocation import current
 from nanoclaw_cli.services import SERVICES
 from nanoclaw_core.errors import Kind, NanoclawError
@@ -18,6 +19,7 @@ if TYPE_CHECKING:  # only the type stubs have these
     from nanoclaw.dispatcher.v1.dispatcher_pb2_grpc import DispatcherServiceAsyncStub
     from nanoclaw.gateway.v1.gateway_pb2_grpc import GatewayServiceAsyncStub
     from nanoclaw.governance.v1.governance_pb2_grpc import GovernanceServiceAsyncStub
+    from nanoclaw.runtime.v1.runtime_pb2_grpc import RuntimeServiceAsyncStub
 
 PAGE = 500
 
@@ -57,6 +59,13 @@ async def governance() -> "AsyncIterator[GovernanceServiceAsyncStub]":
 async def broker() -> "AsyncIterator[BrokerServiceAsyncStub]":
     """The broker's. Raises NOT_RUNNING, NO_TOKEN."""
     async with _stub("broker", BrokerServiceStub) as stub:
+        yield stub
+
+
+@asynccontextmanager
+async def runtime() -> "AsyncIterator[RuntimeServiceAsyncStub]":
+    """The runtime's, which the broker serves. Raises NOT_RUNNING, NO_TOKEN."""
+    async with _stub("broker", RuntimeServiceStub) as stub:
         yield stub
 
 

@@ -11,6 +11,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from nanoclaw.broker.v1 import broker_pb2 as broker
 from nanoclaw.dispatcher.v1 import dispatcher_pb2 as dispatcher
 from nanoclaw.governance.v1 import governance_pb2 as governance
+from nanoclaw.runtime.v1 import runtime_pb2 as runtime
 
 _UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 
@@ -59,6 +60,7 @@ SCOPES = Words(governance.Scope, "SCOPE_")
 RISKS = Words(governance.Risk, "RISK_", str.lower)
 PRODUCT_STATUSES = Words(governance.ProductStatus, "PRODUCT_STATUS_", str.lower)
 LEVELS = Words(broker.AccessLevel, "ACCESS_LEVEL_")
+PERIODS = Words(runtime.BudgetPeriod, "BUDGET_PERIOD_", str.lower)
 CALL_STATUSES = Words(broker.CallStatus, "CALL_STATUS_", str.lower)
 CALL_STATES = Words(broker.CallState, "CALL_STATE_")
 DISPATCH_STATES = Words(dispatcher.DispatchState, "DISPATCH_STATE_")

@@ -15,6 +15,7 @@ from nanoclaw.broker.v1 import broker_pb2, broker_pb2_grpc
 from nanoclaw.dispatcher.v1 import dispatcher_pb2, dispatcher_pb2_grpc
 from nanoclaw.gateway.v1 import gateway_pb2, gateway_pb2_grpc
 from nanoclaw.governance.v1 import governance_pb2, governance_pb2_grpc
+from nanoclaw.runtime.v1 import runtime_pb2, runtime_pb2_grpc
 from nanoclaw_cli.__main__ import main
 from nanoclaw_cli.services import SERVICES
 from nanoclaw_rpc import Access, Credentials, Server, ServiceSpec, current_caller
@@ -24,6 +25,7 @@ STUBS = {
     "broker": (broker_pb2, broker_pb2_grpc),
     "dispatcher": (dispatcher_pb2, dispatcher_pb2_grpc),
     "gateway": (gateway_pb2, gateway_pb2_grpc),
+    "runtime": (runtime_pb2, runtime_pb2_grpc),
 }
 
 
@@ -92,8 +94,9 @@ async def far_side(quiet: None, home: Path, credentials: Credentials) -> AsyncIt
     far_side = FarSide()
     servers = []
     for service in SERVICES:
-        spec = far_side.spec(service.name)
-        server = Server(listen=[service.target(home)], services=[spec], credentials=credentials, drain_seconds=0.2)
+        names = (service.name, "runtime") if service.name == "broker" else (service.name,)
+        specs = [far_side.spec(name) for name in names]
+        server = Server(listen=[service.target(home)], services=specs, credentials=credentials, drain_seconds=0.2)
         await server.start()
         server.set_serving(True)
         servers.append(server)
