@@ -13,9 +13,11 @@ from nanoclaw_cli import (
     audit,
     budget,
     call,
+    calls,
     certs,
     containers,
     dispatch,
+    freezes,
     grants,
     invocation,
     messages,
@@ -43,8 +45,10 @@ app.add_typer(task.app, name="task")
 app.add_typer(product.app, name="product")
 app.add_typer(task_review.alone)
 app.add_typer(grants.app)
+app.add_typer(freezes.app)
 app.add_typer(call.app, name="call")
 app.add_typer(budget.app, name="budget")
+app.add_typer(calls.app, name="calls")
 app.add_typer(dispatch.app, name="dispatch")
 app.add_typer(messages.app)
 app.add_typer(audit.app, name="audit")

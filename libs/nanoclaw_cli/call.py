@@ -36,7 +36,8 @@ COLUMNS: Columns = {
 }
 
 
-def _fields(answer: pb.CallResponse) -> list[tuple[str, str]]:
+def fields(answer: pb.CallResponse) -> list[tuple[str, str]]:
+    """An answer, for people."""
     return [
         ("status", CALL_STATUSES.word(answer.status)),
         ("code", answer.code),
@@ -72,7 +73,7 @@ async def call(
     )
     async with broker() as stub:
         answer = await stub.Call(request, timeout=60.0)
-    show(answer, _fields(answer))
+    show(answer, fields(answer))
     if answer.status != pb.CALL_STATUS_EXECUTED:
         raise typer.Exit(1)
 
@@ -117,7 +118,7 @@ async def get(call_id: Annotated[str, typer.Argument(metavar="CALL")]) -> None:
     async with broker() as stub:
         answer = await stub.GetCall(pb.GetCallRequest(call_id=call_id))
     row = [(name, str(column(answer.call))) for name, column in COLUMNS.items()]
-    show(answer, [*row, *_fields(answer.answer)])
+    show(answer, [*row, *fields(answer.answer)])
 
 
 @command(app, "list")
@@ -131,7 +132,7 @@ async def list_calls(
     ] = None,
     limit: Annotated[int, typer.Option(min=0)] = 50,
 ) -> None:
-    """The effect ledger, newest first."""
+    """The effect ledger, newest first; `nanoclaw calls` shows UNKNOWN first, and follows."""
     request = pb.ListCallsRequest(group=group, provider=provider, task_id=task, states=state or [])  # type: ignore[arg-type]
     async with broker() as stub:
         calls = await pages(stub.ListCalls, request, "calls", limit)

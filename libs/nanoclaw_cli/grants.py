@@ -39,6 +39,7 @@ def _fields(one: pb.Capability) -> list[tuple[str, str]]:
         ("never", ", ".join(one.denied_actions)),
         ("gate", one.requires_task_gate),
         ("product", one.product_id),
+        ("unverified", "allowed" if one.allow_unverified else ""),
         ("expires", when(one, "expires_at") or "never"),
     ]
 
@@ -52,6 +53,12 @@ async def grant(
     deny: Annotated[list[str] | None, typer.Option(help="Never this action; repeat it. Deny wins.")] = None,
     gate: Annotated[int, GATES.option(help="Must be approved on the call's task.")] = 0,
     product: Product = "",
+    allow_unverified: Annotated[
+        bool,
+        typer.Option(
+            "--allow-unverified", help="Also actions whose end nobody can verify, without votes. Admins only."
+        ),
+    ] = False,
     expires: Annotated[
         str | None, typer.Option(parser=moment, metavar="TIME", help="12h, 7d, 2026-12-31. L2 and above: 7d at most.")
     ] = None,
@@ -67,6 +74,7 @@ async def grant(
         requires_task_gate=GATES.word(gate),
         product_id=product,
         expires_at=expires,  # type: ignore[arg-type]
+        allow_unverified=allow_unverified,
     )
     async with broker() as stub:
         capability = (await stub.Grant(request)).capability

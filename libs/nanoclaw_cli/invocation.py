@@ -90,15 +90,20 @@ def running(invocation: Invocation) -> Iterator[Invocation]:
         _current.reset(token)
 
 
-def command(app: typer.Typer, name: str | None = None, *, mutates: bool = False) -> Callable[[F], F]:
+def command(
+    app: typer.Typer, name: str | None = None, *, mutates: bool = False, bare: bool = False
+) -> Callable[[F], F]:
     """Registers a coroutine as a command, with `--json`, and with `--request-id` where it changes something.
 
-    The coroutine itself is left as it is, so that it can stand under a second name.
+    bare: it is what a group of commands does where none of them is named. The coroutine itself is left as it is, so
+    that it can stand under a second name.
     """
 
     def register(function: F) -> F:
         @functools.wraps(function)
         def run(as_json: bool = False, request_id: str = "", **arguments: Any) -> None:
+            if bare and arguments.pop("context").invoked_subcommand:
+                return
             given = replace(current(), as_json=as_json, request_id=request_id or f"cli-{new_ulid()}")
             with running(given):
                 asyncio.run(function(**arguments))  # type: ignore[arg-type]
@@ -106,14 +111,19 @@ def command(app: typer.Typer, name: str | None = None, *, mutates: bool = False)
         added: dict[str, tuple[Any, Any]] = {"as_json": (Json, False)}
         if mutates:
             added["request_id"] = (RequestId, "")
+        first = {"context": typer.Context} if bare else {}
         signature = inspect.signature(function)
+        before = [
+            inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, annotation=hint) for key, hint in first.items()
+        ]
         extra = [
             inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, annotation=hint, default=default)
             for key, (hint, default) in added.items()
         ]
-        run.__signature__ = signature.replace(parameters=[*signature.parameters.values(), *extra])  # type: ignore[attr-defined]
-        run.__annotations__ = {**function.__annotations__, **{key: hint for key, (hint, _) in added.items()}}
-        app.command(name)(run)
+        run.__signature__ = signature.replace(parameters=[*signature.parameters.values(), *before, *extra])  # type: ignore[attr-defined]
+        run.__annotations__ = {**function.__annotations__, **first, **{key: hint for key, (hint, _) in added.items()}}
+        register_as = app.callback(invoke_without_command=True) if bare else app.command(name)
+        register_as(run)
         return function
 
     return register

@@ -28,6 +28,8 @@ STATE_STYLES = {
     "FAILED": "bold red",
     "UNKNOWN": "bold red",
     "DENIED": "red",
+    "AWAITING_APPROVAL": "magenta",
+    "REJECTED": "red",
     "EXECUTED": "green",
     "STARTED": "green",
 }

@@ -63,6 +63,7 @@ LEVELS = Words(broker.AccessLevel, "ACCESS_LEVEL_")
 PERIODS = Words(runtime.BudgetPeriod, "BUDGET_PERIOD_", str.lower)
 CALL_STATUSES = Words(broker.CallStatus, "CALL_STATUS_", str.lower)
 CALL_STATES = Words(broker.CallState, "CALL_STATE_")
+SETTLE_OUTCOMES = Words(broker.SettleOutcome, "SETTLE_OUTCOME_", lambda name: name.lower().replace("_", "-"))
 DISPATCH_STATES = Words(dispatcher.DispatchState, "DISPATCH_STATE_")
 ATTEMPT_STATES = Words(dispatcher.AttemptState, "ATTEMPT_STATE_")
 
