@@ -157,6 +157,9 @@ class ProcessRuntime:
         seen = await self.inspect(attempt_id)
         if seen.state is not RunState.ABSENT:
             lock = None if seen.alive else files.take_lock(str(folder))
+            if lock is None and not seen.alive:  # its shim has written down the end, and is about to let go
+                await state.shim_ended(str(folder))
+                lock = files.take_lock(str(folder))
             if lock is not None:
                 folder.rename(mkdtemp(prefix=".gone-", dir=folder.parent))
                 os.close(lock)

@@ -118,10 +118,12 @@ def _attend(directory: str, agent: AgentProcess, output: "_Output", signals: "_S
             agent.reap()
             if not agent.gone:
                 time.sleep(0.001)  # being killed takes the kernel a moment; its SIGCHLD may already have come
-    os.set_blocking(agent.output, False)
-    with contextlib.suppress(BlockingIOError):
-        while chunk := os.read(agent.output, _CHUNK):
-            output.write(chunk)
+    # What was written last may have come after the last look: output, and the sandbox's word on the exit code.
+    for descriptor, take in ((agent.output, output.write), (agent.status_pipe, agent.report)):
+        os.set_blocking(descriptor, False)
+        with contextlib.suppress(BlockingIOError):
+            while chunk := os.read(descriptor, _CHUNK):
+                take(chunk)
     return kill_at is not None
 
 
