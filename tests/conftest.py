@@ -25,12 +25,20 @@ def socket_dir() -> Iterator[Path]:
     shutil.rmtree(path, ignore_errors=True)
 
 
+@pytest.fixture(scope="session")
+def first_secrets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a first start makes. Each file of it is written through to the disk, so homes get copies."""
+    folder = tmp_path_factory.mktemp("first") / "secrets"
+    Credentials.open(folder)
+    return folder
+
+
 @pytest.fixture
-def home(socket_dir: Path) -> Path:
+def home(socket_dir: Path, first_secrets: Path) -> Path:
     """A NANOCLAW_HOME with its folders and first credentials; short enough for run/*.sock."""
     for name in ("store", "run", "ipc", "attempts", "groups", "logs"):
         (socket_dir / name).mkdir()
-    Credentials.open(socket_dir / "secrets")
+    shutil.copytree(first_secrets, socket_dir / "secrets")
     return socket_dir
 
 

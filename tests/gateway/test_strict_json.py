@@ -14,7 +14,7 @@ from nanoclaw_core.errors import NanoclawError
 from nanoclaw_ipc_gateway.strict_json import MAX_BYTES, MAX_DEPTH, read_object
 
 scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
-values = st.recursive(scalars, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner))
+values = st.recursive(scalars, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=12)
 
 
 def code(raw: bytes) -> str:
