@@ -14,6 +14,7 @@ class Environment(NamedTuple):
 
     ipc_dir: its mailbox. group_dir: its group's folder, which persists. group: its group's name. task_id and attempt:
     what it was started for; empty outside a dispatch. traceparent: the W3C context of the attempt's span, or empty.
+    relay_socket: where it can ask models; empty where its group may not.
     """
 
     ipc_dir: str = "/workspace/ipc"
@@ -22,6 +23,7 @@ class Environment(NamedTuple):
     task_id: str = ""
     attempt: str = ""
     traceparent: str = ""
+    relay_socket: str = ""
 
     @classmethod
     def read(cls, environ: Mapping[str, str] = os.environ) -> "Environment":
@@ -33,6 +35,7 @@ class Environment(NamedTuple):
             task_id=environ.get("NANOCLAW_TASK_ID", ""),
             attempt=environ.get("NANOCLAW_ATTEMPT", ""),
             traceparent=environ.get("TRACEPARENT", ""),
+            relay_socket=environ.get("NANOCLAW_RELAY_SOCKET", ""),
         )
 
     @property
@@ -43,6 +46,7 @@ class Environment(NamedTuple):
 
     def variables(self) -> dict[str, str]:
         """What `read` understands, for whoever starts an agent; the group's name under its older name too."""
+        relay = {"NANOCLAW_RELAY_SOCKET": self.relay_socket} if self.relay_socket else {}
         return {
             "NANOCLAW_IPC_DIR": self.ipc_dir,
             "NANOCLAW_GROUP_DIR": self.group_dir,
@@ -53,4 +57,5 @@ class Environment(NamedTuple):
             "NANOCLAW_TASK_ID": self.task_id,
             "NANOCLAW_ATTEMPT": self.attempt,
             "TRACEPARENT": self.traceparent,
+            **relay,
         }

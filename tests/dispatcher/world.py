@@ -15,7 +15,7 @@ from typing import Any
 
 import fake_runtime
 
-from nanoclaw.broker.v1 import broker_pb2
+from nanoclaw.broker.v1 import broker_pb2, broker_pb2_grpc
 from nanoclaw.dispatcher.v1 import dispatcher_pb2 as dispatcher_pb
 from nanoclaw.dispatcher.v1 import dispatcher_pb2_grpc
 from nanoclaw.gateway.v1 import gateway_pb2 as gateway_pb
@@ -32,6 +32,7 @@ from nanoclaw_dispatcher.governance import Governance, Mailboxes
 from nanoclaw_dispatcher.groups import Group, Groups, Role
 from nanoclaw_dispatcher.means import Limits, Means
 from nanoclaw_dispatcher.presence import Presence
+from nanoclaw_dispatcher.relays import Relays
 from nanoclaw_dispatcher.servicer import Dispatcher
 from nanoclaw_governance import access as governance_access
 from nanoclaw_governance import servicer as governance_servicer
@@ -58,6 +59,12 @@ GROUPS = Groups(
 _GATEWAY_ACCESS = {
     name: frozenset({Access.DISPATCHER})
     for name in gateway_pb.DESCRIPTOR.services_by_name["GatewayService"].methods_by_name
+}
+
+
+_BROKER_ACCESS = {
+    name: frozenset({Access.DISPATCHER})
+    for name in broker_pb2.DESCRIPTOR.services_by_name["BrokerService"].methods_by_name
 }
 
 
@@ -92,6 +99,33 @@ class FakeGateway(gateway_pb2_grpc.GatewayServiceServicer):
             await self.drain.pop(request.attempt_id)()
         self.closed.append(request.attempt_id)
         return gateway_pb.CloseMailboxResponse()
+
+
+class FakeBroker(broker_pb2_grpc.BrokerServiceServicer):
+    """Makes the folders of relays, as a broker would, and takes them away."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.opened: list[broker_pb2.OpenRelayRequest] = []
+        self.closed: list[str] = []
+        self.faults: dict[str, deque[NanoclawError]] = defaultdict(deque)
+
+    async def OpenRelay(self, request: broker_pb2.OpenRelayRequest, context: Any) -> broker_pb2.OpenRelayResponse:
+        if self.faults["OpenRelay"]:
+            raise self.faults["OpenRelay"].popleft()
+        path = self.home / "attempts" / request.attempt_id / "relay"
+        path.mkdir(parents=True, exist_ok=True)
+        self.opened.append(request)
+        return broker_pb2.OpenRelayResponse(path=str(path))
+
+    async def CloseRelay(self, request: broker_pb2.CloseRelayRequest, context: Any) -> broker_pb2.CloseRelayResponse:
+        if self.faults["CloseRelay"]:
+            raise self.faults["CloseRelay"].popleft()
+        path = self.home / "attempts" / request.attempt_id / "relay"
+        if path.exists():
+            path.rmdir()
+        self.closed.append(request.attempt_id)
+        return broker_pb2.CloseRelayResponse(changed=True)
 
 
 @dataclass
@@ -212,6 +246,7 @@ class One:
     presence: Presence
     governance: Faulty
     gateway: Faulty
+    relay: Faulty
     fate: "Fate | None" = None
     gone: bool = False
     server: Any = None
@@ -274,6 +309,13 @@ class World:
                 self.gateway, _GATEWAY_ACCESS,
             )
         )  # fmt: skip
+        self.broker = FakeBroker(self.home)
+        self.broker_server = await self.serve(
+            ServiceSpec(
+                "nanoclaw.broker.v1.BrokerService", broker_pb2_grpc.add_BrokerServiceServicer_to_server,
+                self.broker, _BROKER_ACCESS,
+            )
+        )  # fmt: skip
         self.operator = self.hands("operator:founder")
         return self
 
@@ -299,6 +341,10 @@ class World:
             gateway_pb2_grpc.GatewayServiceStub(self.dial(self.gateway_server, "service:dispatcher", attempts=1)),
             at_each=fate,
         )
+        broker = Faulty(
+            broker_pb2_grpc.BrokerServiceStub(self.dial(self.broker_server, "service:dispatcher", attempts=1)),
+            at_each=fate,
+        )
         runtime = fake_runtime.FakeRuntime(self.fake)
         instance = f"d{len(self.ones)}"
         presence = Presence(self.home / "run", instance)
@@ -306,6 +352,7 @@ class World:
             database=Faulty(database, ("write",), fate) if fate else database,  # type: ignore[arg-type]
             governance=Governance(governance),  # type: ignore[arg-type]
             mailboxes=Mailboxes(gateway),  # type: ignore[arg-type]
+            relays=Relays(broker),  # type: ignore[arg-type]
             runtimes={"process": Faulty(runtime, _RUNTIME, fate) if fate else runtime},  # type: ignore[dict-item]
             groups=self.groups,
             instance=instance,
@@ -313,7 +360,7 @@ class World:
             telemetry=self.telemetry,
             alive=presence.alive,
         )
-        one = One(Engine(means), database, presence, governance, gateway, fate)
+        one = One(Engine(means), database, presence, governance, gateway, broker, fate)
         self.ones.append(one)
         if begin:
             await one.engine.start()

@@ -1,6 +1,7 @@
 """Model relays opened for attempts, served while these live, and taken away with them; also across a restart."""
 
 import asyncio
+import errno
 import re
 from functools import partial
 from typing import TYPE_CHECKING
@@ -46,7 +47,8 @@ class Relaying:
     async def open(self, caller: Caller, request: pb.OpenRelayRequest, trace_id: str) -> pb.OpenRelayResponse:
         """It can be used when this answers.
 
-        Raises INVALID_FIELD, CONFLICT RELAY_EXISTS, PRECONDITION RELAY_CLOSED, UNAVAILABLE RELAY_UNAVAILABLE.
+        Raises INVALID_FIELD, CONFLICT RELAY_EXISTS, PRECONDITION RELAY_CLOSED, UNAVAILABLE or, where only a person can
+        help, PRECONDITION RELAY_UNAVAILABLE.
         """
         check_group("group", request.group)
         if request.task_id:
@@ -113,8 +115,9 @@ class Relaying:
         try:
             listening = self._sockets.listen(relay.attempt)
         except OSError as error:
+            lasting = error.errno in (errno.EPERM, errno.EACCES, errno.ENOTDIR, errno.ELOOP)
             raise NanoclawError(
-                Kind.UNAVAILABLE,
+                Kind.PRECONDITION if lasting else Kind.UNAVAILABLE,
                 "RELAY_UNAVAILABLE",
                 f"the relay's socket of {relay.attempt} can't be made: {error.strerror}",
                 next_step="see that the broker can write below attempts/ and belongs to the agents' group",

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Mapping
 from functools import partial
 
+from nanoclaw.broker.v1 import broker_pb2_grpc
 from nanoclaw.dispatcher.v1 import dispatcher_pb2_grpc
 from nanoclaw.gateway.v1 import gateway_pb2_grpc
 from nanoclaw.governance.v1 import governance_pb2_grpc
@@ -15,6 +16,7 @@ from nanoclaw_dispatcher.engine import Engine
 from nanoclaw_dispatcher.governance import Governance, Mailboxes
 from nanoclaw_dispatcher.means import Means
 from nanoclaw_dispatcher.presence import Presence
+from nanoclaw_dispatcher.relays import Relays
 from nanoclaw_dispatcher.runtime import Runtime
 from nanoclaw_dispatcher.runtimes import built_in
 from nanoclaw_dispatcher.servicer import Dispatcher
@@ -42,6 +44,7 @@ async def run(
     dial = partial(connect, token_file=token, telemetry=telemetry, attempts=2, tls=settings.tls)
     governance = dial(settings.governance_address, peer="governance")
     gateway = dial(settings.gateway_address, peer="gateway")
+    broker = dial(settings.broker_address, peer="broker")
     configured = groups.load(settings.home / "config" / "groups.toml", runtime=settings.runtime)
     if runtimes is None:
         runtimes = built_in(settings, configured)
@@ -51,6 +54,7 @@ async def run(
         database=database,
         governance=Governance(governance_pb2_grpc.GovernanceServiceStub(governance)),
         mailboxes=Mailboxes(gateway_pb2_grpc.GatewayServiceStub(gateway)),
+        relays=Relays(broker_pb2_grpc.BrokerServiceStub(broker)),
         runtimes=runtimes,
         groups=configured,
         instance=instance,
@@ -82,6 +86,7 @@ async def run(
             await runtime.close()
         await governance.close()
         await gateway.close()
+        await broker.close()
         await database.close()
         presence.leave()
         telemetry.shutdown()

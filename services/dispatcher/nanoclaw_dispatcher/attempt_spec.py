@@ -18,7 +18,8 @@ class AttemptSpec:
     configuration: command, limits, mounts. mailbox: absolute path of the attempt's ipc directory, as the gateway's
     OpenMailbox answers it (it has to exist when the attempt is started, not yet when it is created). stdin: the one
     JSON line that opens the agent, with its line break (`nanoclaw_agent.session.Opening.line()`). traceparent: W3C
-    context of the attempt's span, or empty. dispatch_key, task_id: labels, and what the agent learns.
+    context of the attempt's span, or empty. relay: absolute path of the folder of its model relay, as the broker's
+    OpenRelay answers it; None for a group without one. dispatch_key, task_id: labels, and what the agent learns.
     """
 
     attempt_id: str
@@ -28,11 +29,14 @@ class AttemptSpec:
     mailbox: Path
     stdin: str
     traceparent: str = ""
+    relay: Path | None = None
 
     def __post_init__(self) -> None:
         check_attempt_id(self.attempt_id)
         if not self.mailbox.is_absolute():
             raise invalid("mailbox", f"{self.mailbox} must be absolute")
+        if self.relay is not None and not self.relay.is_absolute():
+            raise invalid("relay", f"{self.relay} must be absolute")
 
 
 def check_attempt_id(attempt_id: str) -> str:

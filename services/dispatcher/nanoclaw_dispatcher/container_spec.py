@@ -14,7 +14,9 @@ from nanoclaw_dispatcher.workspace import (
     INSTRUCTIONS,
     WORKSPACE_GROUP,
     WORKSPACE_IPC,
+    WORKSPACE_RELAY,
     copy_instructions,
+    relay_socket,
 )
 
 FOR_AGENT, OPENING, RAN = "agent", "opening", "ran"
@@ -71,6 +73,8 @@ def configuration(spec: AttemptSpec, site: Site, image: Mapping[str, Any]) -> di
         _mount(site.on_engine(folder / FOR_AGENT), RUN, writable=True),
         *(_mount(one.source, one.target, writable=one.writable) for one in group.mounts),
     ]
+    if spec.relay is not None:  # its folder, for a new broker makes a new socket in it
+        mounts.append(_mount(site.on_engine(spec.relay), WORKSPACE_RELAY))
     if (folder / INSTRUCTIONS).exists():
         mounts.append(_mount(site.on_engine(folder / INSTRUCTIONS), f"{WORKSPACE_GROUP}/{INSTRUCTIONS}"))
     memory = group.memory_mb * _MIB
@@ -127,6 +131,7 @@ def environment(spec: AttemptSpec) -> dict[str, str]:
         task_id=spec.task_id,
         attempt=spec.attempt_id,
         traceparent=spec.traceparent,
+        relay_socket=relay_socket(WORKSPACE_RELAY) if spec.relay is not None else "",
     )
     fixed = {"HOME": WORKSPACE_GROUP, "LANG": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1"}
     return {**fixed, **spec.group.env, **known.variables()}

@@ -43,6 +43,7 @@ class Group:
     grace: float = 10.0
     wip_limit: int = 3
     wip_hard: bool = False
+    relay: bool = False
 
     @property
     def builtin(self) -> bool:

@@ -118,5 +118,6 @@ READERS: Mapping[str, Callable[[Any, str], Any]] = {
     "grace": _not_negative,
     "wip_limit": _whole,
     "wip_hard": _boolean,
+    "relay": _boolean,
 }
 KEYS = set(READERS)

@@ -47,6 +47,7 @@ class Launch:
         self._give_up = give_up
         self._message = message
         self.mailbox = ""
+        self._relay = ""
         self.reading: tuple[Task, pb.Task] | None = None
 
     async def run(self) -> Observed | NotLaunched:
@@ -63,10 +64,7 @@ class Launch:
 
     async def _run(self) -> Observed | NotLaunched:
         means, attempt = self._means, self._attempt
-        claim, self.mailbox = await both(
-            self._claim(),
-            means.steadily("open the mailbox", lambda: means.mailboxes.open(attempt), give_up=self._give_up),
-        )
+        claim, self.mailbox = await both(self._claim(), self._open())
         if isinstance(claim, NotLaunched):
             return claim
         message = claim if isinstance(claim, pb.Task) else self._message
@@ -88,6 +86,16 @@ class Launch:
             detail = last_words(await runtime.last_lines(attempt["id"]))
             return NotLaunched(End(Outcome.START_FAILED, seen.exit_code, detail))
         return seen
+
+    async def _open(self) -> str:
+        """The mailbox, and the relay where the group has one."""
+        means, attempt, give_up = self._means, self._attempt, self._give_up
+        mailbox = means.steadily("open the mailbox", lambda: means.mailboxes.open(attempt), give_up=give_up)
+        if not means.group(attempt["group_name"]).relay:
+            return await mailbox
+        relay = means.steadily("open the relay", lambda: means.relays.open(attempt), give_up=give_up)
+        path, self._relay = await both(mailbox, relay)
+        return path
 
     async def _claim(self) -> pb.Task | NotLaunched | None:
         """Moves the task where the dispatch needs it; None where there is nothing to claim."""
@@ -143,6 +151,7 @@ class Launch:
             mailbox=Path(self.mailbox),
             stdin=prompts.opening(attempt, text, session_id=session, is_main=group.is_main),
             traceparent=attempt["traceparent"],
+            relay=Path(self._relay) if self._relay else None,
         )
         return await means.steadily("create", lambda: runtime.create(spec), give_up=self._give_up)
 

@@ -15,6 +15,7 @@ from nanoclaw_dispatcher.ending import RetryPolicy
 from nanoclaw_dispatcher.governance import Governance, Mailboxes, passes_later
 from nanoclaw_dispatcher.groups import Group, Groups, Role
 from nanoclaw_dispatcher.leases import Alive
+from nanoclaw_dispatcher.relays import Relays
 from nanoclaw_dispatcher.runtime import Runtime
 from nanoclaw_store import Database
 from nanoclaw_telemetry import Telemetry, off
@@ -43,6 +44,7 @@ class Means:
     database: Database
     governance: Governance
     mailboxes: Mailboxes
+    relays: Relays
     runtimes: Mapping[str, Runtime]
     groups: Groups
     instance: str

@@ -11,7 +11,7 @@ from nanoclaw_dispatcher import code_mounts
 from nanoclaw_dispatcher.attempt_spec import AttemptSpec
 from nanoclaw_dispatcher.groups import Group
 from nanoclaw_dispatcher.sandbox import Sandbox
-from nanoclaw_dispatcher.workspace import WORKSPACE_GROUP, WORKSPACE_IPC
+from nanoclaw_dispatcher.workspace import WORKSPACE_GROUP, WORKSPACE_IPC, WORKSPACE_RELAY, relay_socket
 
 OUTPUT_LIMIT = 1 << 20
 """Bytes of output after which a new file is begun; the one before is kept."""
@@ -28,7 +28,13 @@ def prepare(spec: AttemptSpec, folder: Path, *, group_dir: Path, sandbox: Sandbo
         command = list(spec.group.command or code_mounts.REFERENCE_AGENT)
         if sandbox is not None:
             command = sandbox.command(
-                spec.group, command, group_dir=group_dir, mailbox=spec.mailbox, state=folder, writing=new
+                spec.group,
+                command,
+                group_dir=group_dir,
+                mailbox=spec.mailbox,
+                state=folder,
+                writing=new,
+                relay=spec.relay,
             )
         to_run = {
             "attempt_id": spec.attempt_id,
@@ -63,6 +69,7 @@ def environment(spec: AttemptSpec, group_dir: Path, *, inside: bool) -> dict[str
         task_id=spec.task_id,
         attempt=spec.attempt_id,
         traceparent=spec.traceparent,
+        relay_socket=relay_socket(WORKSPACE_RELAY if inside else spec.relay) if spec.relay is not None else "",
     )
     return {
         "PATH": code_mounts.SEARCH_PATH,

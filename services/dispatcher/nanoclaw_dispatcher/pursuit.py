@@ -8,7 +8,7 @@ from typing import NamedTuple
 import structlog
 
 from nanoclaw.governance.v1 import governance_pb2 as pb
-from nanoclaw_dispatcher import attempts, dispatches, ending, leases, notes
+from nanoclaw_dispatcher import attempts, dispatches, ending, leases, notes, relays
 from nanoclaw_dispatcher.blocking import block_while_waiting, read_or_none
 from nanoclaw_dispatcher.dispatch import waits
 from nanoclaw_dispatcher.ending import End, Outcome, Settlement
@@ -164,6 +164,8 @@ class Pursuit:
             runtime = means.runtime_of(attempt)
             if runtime is not None:  # seals it: nobody starts it any more
                 await means.steadily("seal", lambda: runtime.stop(attempt["id"], 0))
+        if means.group(attempt["group_name"]).relay or relays.left(attempt["mailbox"]):
+            await means.steadily("close the relay", lambda: means.relays.close(attempt["id"]))
         await means.steadily("close the mailbox", lambda: means.mailboxes.close(attempt["id"]))
         code, reason = self._wish or (Code.NONE, "")
         if code is Code.WITHDRAWN and end.outcome is not Outcome.CANCELLED:

@@ -15,6 +15,7 @@ from nanoclaw_dispatcher.workspace import (
     INSTRUCTIONS,
     WORKSPACE_GROUP,
     WORKSPACE_IPC,
+    WORKSPACE_RELAY,
     check_mount,
     copy_instructions,
     mount_refused,
@@ -54,12 +55,21 @@ class Sandbox:
     process_limit: str
 
     def command(
-        self, group: Group, command: Iterable[str], *, group_dir: Path, mailbox: Path, state: Path, writing: Path
+        self,
+        group: Group,
+        command: Iterable[str],
+        *,
+        group_dir: Path,
+        mailbox: Path,
+        state: Path,
+        writing: Path,
+        relay: Path | None = None,
     ) -> list[str]:
         """The command line that runs `command` for the group in a sandbox of its own. Raises OSError.
 
         state: a folder of the attempt that no agent can reach, and `writing` is where it lies until the attempt is
-        complete: the group's CLAUDE.md is copied there, since the original lies where agents write.
+        complete: the group's CLAUDE.md is copied there, since the original lies where agents write. relay: its folder,
+        shown read-only.
         """
         arguments = [
             *_base(self.program, self.extra, group.file_size_mb),
@@ -71,6 +81,8 @@ class Sandbox:
         for name, line in _ACCOUNT.items():
             (writing / name).write_text(line)
             arguments += ["--ro-bind", str(state / name), f"/etc/{name}"]
+        if relay is not None:  # its folder, for a new broker makes a new socket in it
+            arguments += ["--ro-bind", str(relay), WORKSPACE_RELAY]
         for mount in group.mounts:
             arguments += ["--bind" if mount.writable else "--ro-bind", mount.source, mount.target]
         # The kernel does not count root's processes, whatever they are called inside.

@@ -21,7 +21,7 @@ SHARED = {"home": "NANOCLAW_HOME", "secrets": "NANOCLAW_SECRETS", **tls.SHARED}
 @dataclass(frozen=True)
 class Settings:
     """secrets: NANOCLAW_SECRETS; unset: home/secrets. listen: addresses, comma separated; empty: the unix
-    socket of the home. governance, gateway: their addresses; empty: their sockets in the home.
+    socket of the home. governance, gateway, broker: their addresses; empty: their sockets in the home.
 
     max_containers: attempts alive at once, over all dispatchers of the database. max_attempts: how many may fail
     before the task is blocked. backoff_seconds: the pause before the second, doubled each time up to
@@ -43,6 +43,7 @@ class Settings:
     listen: str = ""
     governance: str = ""
     gateway: str = ""
+    broker: str = ""
     max_containers: int = 3
     max_attempts: int = 3
     backoff_seconds: float = 1.0
@@ -92,6 +93,11 @@ class Settings:
     def gateway_address(self) -> str:
         """Where the gateway listens."""
         return self.gateway or unix_socket(self.home, "gateway")
+
+    @property
+    def broker_address(self) -> str:
+        """Where the broker listens."""
+        return self.broker or unix_socket(self.home, "broker")
 
     @property
     def limits(self) -> Limits:

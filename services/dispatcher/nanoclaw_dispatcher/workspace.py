@@ -10,11 +10,19 @@ from nanoclaw_dispatcher.groups import Mount
 
 WORKSPACE_GROUP = "/workspace/group"
 WORKSPACE_IPC = "/workspace/ipc"
+WORKSPACE_RELAY = "/workspace/relay"
+RELAY_FOLDER, RELAY_SOCKET = "relay", "llm.sock"
+"""Beside the attempt's mailbox, and in it: the broker's names."""
 INSTRUCTIONS = "CLAUDE.md"
 AGENT_UID = 10002
 """User and group of agents."""
 
 _MAX_INSTRUCTIONS = 1 << 20
+
+
+def relay_socket(folder: str | Path) -> str:
+    """The socket of the relay whose folder an agent sees there."""
+    return f"{folder}/{RELAY_SOCKET}"
 
 
 def copy_instructions(group_dir: Path, folder: Path) -> bool:

@@ -259,7 +259,7 @@ class BrokerServiceServicer:
         """Offers the messages API on a unix socket of the attempt, for as long as it lives; the socket is the identity. Each
         request meets the same decision as a Call of `llm` and is a row of the ledger, within limits of its own. Dispatcher
         only. Opening again changes nothing; a closed relay is never opened again. Errors: CONFLICT RELAY_EXISTS, PRECONDITION
-        RELAY_CLOSED, UNAVAILABLE RELAY_UNAVAILABLE.
+        RELAY_CLOSED, UNAVAILABLE or, where only a person can help, PRECONDITION RELAY_UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

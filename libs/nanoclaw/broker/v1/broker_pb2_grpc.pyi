@@ -83,7 +83,7 @@ class BrokerServiceStub:
     """Offers the messages API on a unix socket of the attempt, for as long as it lives; the socket is the identity. Each
     request meets the same decision as a Call of `llm` and is a row of the ledger, within limits of its own. Dispatcher
     only. Opening again changes nothing; a closed relay is never opened again. Errors: CONFLICT RELAY_EXISTS, PRECONDITION
-    RELAY_CLOSED, UNAVAILABLE RELAY_UNAVAILABLE.
+    RELAY_CLOSED, UNAVAILABLE or, where only a person can help, PRECONDITION RELAY_UNAVAILABLE.
     """
     CloseRelay: _grpc.UnaryUnaryMultiCallable[_broker_pb2.CloseRelayRequest, _broker_pb2.CloseRelayResponse]
     """Ends an attempt's relay: what is under way is cut off, and its socket is gone when this answers. Dispatcher only."""
@@ -142,7 +142,7 @@ class BrokerServiceAsyncStub(BrokerServiceStub):
     """Offers the messages API on a unix socket of the attempt, for as long as it lives; the socket is the identity. Each
     request meets the same decision as a Call of `llm` and is a row of the ledger, within limits of its own. Dispatcher
     only. Opening again changes nothing; a closed relay is never opened again. Errors: CONFLICT RELAY_EXISTS, PRECONDITION
-    RELAY_CLOSED, UNAVAILABLE RELAY_UNAVAILABLE.
+    RELAY_CLOSED, UNAVAILABLE or, where only a person can help, PRECONDITION RELAY_UNAVAILABLE.
     """
     CloseRelay: _aio.UnaryUnaryMultiCallable[_broker_pb2.CloseRelayRequest, _broker_pb2.CloseRelayResponse]  # type: ignore[assignment]
     """Ends an attempt's relay: what is under way is cut off, and its socket is gone when this answers. Dispatcher only."""
@@ -300,7 +300,7 @@ class BrokerServiceServicer(metaclass=_abc_1.ABCMeta):
         """Offers the messages API on a unix socket of the attempt, for as long as it lives; the socket is the identity. Each
         request meets the same decision as a Call of `llm` and is a row of the ledger, within limits of its own. Dispatcher
         only. Opening again changes nothing; a closed relay is never opened again. Errors: CONFLICT RELAY_EXISTS, PRECONDITION
-        RELAY_CLOSED, UNAVAILABLE RELAY_UNAVAILABLE.
+        RELAY_CLOSED, UNAVAILABLE or, where only a person can help, PRECONDITION RELAY_UNAVAILABLE.
         """
 
     @_abc_1.abstractmethod

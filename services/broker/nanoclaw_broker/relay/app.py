@@ -10,7 +10,6 @@ from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
 
 from nanoclaw.broker.v1 import broker_pb2 as pb
 from nanoclaw_broker.broker import Broker, Told
@@ -18,8 +17,8 @@ from nanoclaw_broker.calls import BROKER
 from nanoclaw_broker.params import MOST_BYTES
 from nanoclaw_broker.providers.llm import NAME, Messages
 from nanoclaw_broker.relay import refusal
+from nanoclaw_broker.relay.answer import Answer, as_response
 from nanoclaw_broker.relay.exchange import Cut, Exchange
-from nanoclaw_broker.relay.refusal import Refusal
 from nanoclaw_broker.relays import Relay
 from nanoclaw_broker.secrets import Secrets
 from nanoclaw_core.clock import Clock, utc_now
@@ -76,7 +75,7 @@ class RelayApp:
     async def _ask(self, request: Request, action: str) -> Response:
         body = await _body(request)
         if body is None:
-            return _refused(refusal.too_large(MOST_BYTES))
+            return as_response(refusal.too_large(MOST_BYTES))
         call = pb.CallRequest(
             request_id=f"relay:{new_ulid()}",
             provider=NAME,
@@ -87,7 +86,7 @@ class RelayApp:
         try:
             asked = self._broker.read(self._caller, call)
         except NanoclawError as error:
-            return _refused(refusal.of_error(error))
+            return as_response(refusal.of_error(error))
         exchange = Exchange(
             lambda: self._broker.stands(asked),
             self._secrets,
@@ -128,71 +127,6 @@ class RelayApp:
         return sorted(action.api.settings.models) if isinstance(action, Messages) else []
 
 
-class Answer(Response):
-    """What comes of an exchange: a stream as soon as its first event is there, else a whole answer, or a refusal.
-
-    Who goes away ends it.
-    """
-
-    def __init__(self, exchange: Exchange, carrying: "asyncio.Task[Told]", clock: Clock) -> None:
-        super().__init__()
-        self._exchange = exchange
-        self._carrying = carrying
-        self._clock = clock
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """As ASGI has it."""
-        streams = asyncio.create_task(self._exchange.streams.wait())
-        leaving = asyncio.create_task(self._until_left(receive))
-        try:
-            await asyncio.wait({self._carrying, streams, leaving}, return_when=asyncio.FIRST_COMPLETED)
-            if self._exchange.streams.is_set():
-                await self._pass_on(send)
-            elif self._carrying.done():
-                await (await self._whole())(scope, receive, send)
-        except OSError:  # they went away while it was written
-            pass
-        finally:
-            self._exchange.close()
-            for task in (streams, leaving):
-                task.cancel()
-            await asyncio.gather(streams, leaving, return_exceptions=True)
-
-    async def _pass_on(self, send: Send) -> None:
-        headers = {
-            "content-type": "text/event-stream",
-            "cache-control": "no-cache",
-            "request-id": self._exchange.call_id,
-        }
-        raw = [(name.encode(), value.encode()) for name, value in headers.items()]
-        await send({"type": "http.response.start", "status": 200, "headers": raw})
-        async for event in self._exchange.events():
-            await send({"type": "http.response.body", "body": event, "more_body": True})
-        refused = await self._refusal()
-        await send({"type": "http.response.body", "body": refused.event if refused is not None else b""})
-
-    async def _whole(self) -> Response:
-        refused = await self._refusal()
-        if refused is not None:
-            return _refused(refused)
-        return JSONResponse(self._exchange.answer, headers={"request-id": self._exchange.call_id})
-
-    async def _refusal(self) -> Refusal | None:
-        """None where it was executed."""
-        try:
-            response = (await asyncio.shield(self._carrying)).response
-        except NanoclawError as error:
-            return refusal.of_error(error)
-        if response.status == pb.CALL_STATUS_EXECUTED:
-            return None
-        return refusal.of_response(response, self._clock())
-
-    async def _until_left(self, receive: Receive) -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
-        self._exchange.close()
-
-
 def _retrieve(task: "asyncio.Task[Told]") -> None:
     if not task.cancelled():
         task.exception()  # for nobody may be waiting any more
@@ -209,12 +143,8 @@ async def _body(request: Request) -> bytes | None:
     return bytes(body)
 
 
-def _refused(why: Refusal) -> Response:
-    return JSONResponse(why.body, why.status, headers=why.headers)
-
-
 def _not_here(request: Request, _: Exception | None) -> Response:
-    return _refused(refusal.not_here(f"{request.method} {request.url.path}"))
+    return as_response(refusal.not_here(f"{request.method} {request.url.path}"))
 
 
 def _as_model(name: str) -> dict[str, Any]:
