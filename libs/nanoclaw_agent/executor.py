@@ -12,6 +12,11 @@ from nanoclaw_agent.prompt import Assignment
 from nanoclaw_agent.response import FAILED, TIMEOUT, Response
 
 SUMMARY_LIMIT = 4000
+VOTE_PAUSE = 2.0
+"""Seconds between two questions whether a call has got its votes."""
+VOTE_PATIENCE = 900.0
+"""Seconds that an agent waits for votes before it asks a person; the task then moves, and with it the call is void."""
+_VOTED_DOWN = frozenset({"APPROVAL_EXPIRED", "APPROVAL_VOID", "APPROVAL_REJECTED"})
 
 
 class GaveUp(Exception):
@@ -86,6 +91,11 @@ class Executor:
         task_id, again = self._assignment.task_id, self._again(key)
         key_now = f"{key}:{again}" if again else key
         answer = self._client.call(provider, action, step.params, task_id=task_id, idempotency_key=key_now)
+        waited = 0.0
+        while answer.code == "APPROVAL_PENDING" and waited < VOTE_PATIENCE:
+            self._sleep(VOTE_PAUSE)  # moving the task would void the call
+            waited += VOTE_PAUSE
+            answer = self._client.call(provider, action, step.params, task_id=task_id, idempotency_key=key_now)
         if answer.ok:
             if step.path:
                 self._folder.write(step.path, json.dumps(answer.data, ensure_ascii=False, indent=2) + "\n")
@@ -97,7 +107,8 @@ class Executor:
         else:
             # It did not happen, so once a person lets the task go on it may be tried under another key; under this one
             # the broker would give the recorded answer for ever. Of an unknown effect nobody can say that.
-            if answer.status in (FAILED, TIMEOUT) and answer.code != "EFFECT_UNKNOWN":
+            it_is_over = answer.status in (FAILED, TIMEOUT) or answer.code in _VOTED_DOWN
+            if it_is_over and answer.code != "EFFECT_UNKNOWN":
                 self._memory["again"] = {**self._memory.get("again", {}), key: again + 1}
             raise Blocked(f"{provider}.{action} was {answer.status}: {answer.why}")
 

@@ -7,7 +7,7 @@ import pytest
 
 from nanoclaw_agent.client import Client
 from nanoclaw_agent.environment import Environment
-from nanoclaw_agent.executor import Executor, GaveUp
+from nanoclaw_agent.executor import VOTE_PATIENCE, VOTE_PAUSE, Executor, GaveUp
 from nanoclaw_agent.prompt import EXECUTOR, Assignment
 
 
@@ -95,6 +95,27 @@ def test_a_denied_call_blocks_the_task_with_what_would_make_it_pass(bench: Bench
     ]
 
 
+@pytest.mark.parametrize(("votes_after", "moved"), [(3, "REVIEW"), (1000, "BLOCKED")])
+def test_it_waits_for_votes_where_it_is(bench: Bench, host: Any, votes_after: int, moved: str) -> None:
+    """Moving the task would void the call; it asks again under the same key, and a person only when nobody votes."""
+    asked = 0
+
+    def answer(request: Any) -> dict[str, Any]:
+        nonlocal asked
+        if request["type"] != "ext_call":
+            return {"status": "executed"}
+        asked += 1
+        if asked <= votes_after:
+            return {"status": "denied", "code": "APPROVAL_PENDING", "facts": {"call_id": "c1"}}
+        return {"status": "executed", "summary": "201"}
+
+    host.answer = answer
+    bench.run('do: call http post {"n": 1}')
+    assert [state for state, _ in moves(host)] == [moved]
+    assert len({request["idempotency_key"] for request in host.of("ext_call")}) == 1
+    assert bench.slept == [VOTE_PAUSE] * min(votes_after, round(VOTE_PATIENCE / VOTE_PAUSE))
+
+
 def test_a_refusal_that_may_pass_is_left_to_the_next_attempt(bench: Bench, host: Any) -> None:
     """Busy is no reason to bother a person: exit 1, the dispatcher backs off."""
     host.answer = lambda request: {"status": "denied", "code": "RATE_LIMITED", "error": "30 a minute"}
@@ -105,7 +126,12 @@ def test_a_refusal_that_may_pass_is_left_to_the_next_attempt(bench: Bench, host:
 
 @pytest.mark.parametrize(
     ("status", "code", "same_key"),
-    [("failed", "HTTP_ERROR", False), ("timeout", "NO_REPLY", False), ("timeout", "EFFECT_UNKNOWN", True)],
+    [
+        ("failed", "HTTP_ERROR", False),
+        ("timeout", "NO_REPLY", False),
+        ("timeout", "EFFECT_UNKNOWN", True),
+        ("denied", "APPROVAL_VOID", False),
+    ],
 )
 def test_after_unblocking_a_failed_call_is_tried_anew_and_an_unknown_one_is_not(
     bench: Bench, host: Any, status: str, code: str, same_key: bool

@@ -3,12 +3,14 @@
 import asyncio
 import json
 import sqlite3
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from nanoclaw.broker.v1 import broker_pb2 as pb
 from nanoclaw.governance.v1 import governance_pb2 as gov
+from nanoclaw_broker.lapsing import Lapsing
 from nanoclaw_core.errors import Kind, NanoclawError
 from nanoclaw_core.principal import Role
 from nanoclaw_rpc import Credentials, on_behalf
@@ -269,6 +271,31 @@ async def test_without_its_votes_in_time_it_expires(start: Any, governance: Any,
         assert (await ask(broker, governance, idempotency_key="k")).code == "APPROVAL_EXPIRED"
         assert counter.effects == 0
         assert kept(broker) == 0
+
+
+async def test_a_vote_that_comes_before_the_sweep_is_as_late(
+    start: Any, governance: Any, counter: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its time is over at its moment, whoever notices first: a vote, a look, the agent that asks again."""
+
+    async def never(_: Lapsing) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(Lapsing, "run", never)
+    async with start(approval_seconds=1, rate_l3=5) as broker:
+        voted = await ask(broker, governance, "voted")
+        looked, again = await ask(broker, governance, "looked"), await ask(broker, governance, "again", request_id="r")
+        await vote(broker, "operator:ana", voted)
+        last = (await broker.record(again.call_id)).approval_expires_at.ToDatetime(UTC)
+        while datetime.now(UTC) <= last:
+            await asyncio.sleep(0.02)
+        assert [ended(broker, one.call_id) for one in (voted, looked, again)] == ["AWAITING_APPROVAL"] * 3
+        assert await pending(broker) == []
+        assert await refused(vote(broker, "security", voted)) == "APPROVAL_EXPIRED"
+        assert (await broker.record(looked.call_id)).code == "APPROVAL_EXPIRED"
+        assert (await ask(broker, governance, "again", request_id="r")).code == "APPROVAL_EXPIRED"
+        assert [ended(broker, one.call_id) for one in (voted, looked, again)] == ["EXPIRED"] * 3
+        assert counter.effects == 0
 
 
 def ended(broker: Any, call_id: str) -> str:
