@@ -14,6 +14,7 @@ from nanoclaw_broker.lapsing import Lapsing
 from nanoclaw_core.errors import Kind, NanoclawError
 from nanoclaw_core.principal import Role
 from nanoclaw_rpc import Credentials, on_behalf
+from nanoclaw_store import Database
 
 L1, L2, L3 = pb.ACCESS_LEVEL_L1, pb.ACCESS_LEVEL_L2, pb.ACCESS_LEVEL_L3
 WAITS = pb.CALL_STATE_AWAITING_APPROVAL
@@ -416,6 +417,31 @@ async def test_a_vote_goes_on_without_who_cast_it(broker: Any, governance: Any, 
     await asking
     counter.launch.gate.set()
     assert (await again).outcome.code == "OK"
+    assert counter.launch.effects == ["the rocket"]
+
+
+async def test_a_last_vote_that_is_cut_off_after_its_commit_is_carried_out(
+    broker: Any, governance: Any, counter: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The votes are used up in that very moment; who cast the last one goes away before anything was sent."""
+    waiting = await ask(broker, governance)
+    await vote(broker, "operator:ana", waiting)
+    write, committed, go_on = Database.write, asyncio.Event(), asyncio.Event()
+
+    async def held_up(self: Database, unit: Any) -> Any:
+        written = await write(self, unit)
+        if isinstance(written, pb.ApproveCallResponse) and not go_on.is_set():
+            committed.set()
+            await go_on.wait()
+        return written
+
+    monkeypatch.setattr(Database, "write", held_up)
+    last = asyncio.create_task(vote(broker, "security", waiting))
+    await committed.wait()
+    last.cancel()
+    await broker.call("count", "look")  # on the same connection: by now the broker knows that the voter is gone
+    go_on.set()
+    assert (await vote(broker, "security", waiting)).outcome.code == "OK"
     assert counter.launch.effects == ["the rocket"]
 
 
