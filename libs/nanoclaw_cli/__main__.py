@@ -24,6 +24,7 @@ from nanoclaw_cli import (
     operators,
     product,
     provision,
+    secrets,
     status,
     task,
     task_review,
@@ -54,6 +55,7 @@ app.add_typer(messages.app)
 app.add_typer(audit.app, name="audit")
 app.add_typer(operators.app, name="operator")
 app.add_typer(certs.app, name="certs")
+app.add_typer(secrets.app, name="secrets")
 
 
 def _version(wanted: bool) -> None:

@@ -1,7 +1,7 @@
 """Rows and providers as protos, and protos as what the rules take."""
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from nanoclaw.broker.v1 import broker_pb2 as pb
@@ -150,13 +150,19 @@ def call_freeze(row: sqlite3.Row) -> pb.CallFreeze:
     )
 
 
-def provider(one: Provider, missing: tuple[str, ...]) -> pb.Provider:
-    """A provider with its actions."""
+def provider(one: Provider, missing: tuple[str, ...], held: Collection[str]) -> pb.Provider:
+    """A provider with its actions. held: names of the secrets that are there."""
+    needs = (
+        (pb.SecretUse.NEED_WHOLLY, one.required_secrets),
+        (pb.SecretUse.NEED_IN_PART, one.secrets_in_part),
+        (pb.SecretUse.NEED_OPTIONAL, one.optional_secrets),
+    )
     return pb.Provider(
         name=one.name,
         description=one.description,
         required_secrets=one.required_secrets,
         missing_secrets=missing,
+        secrets=[pb.SecretUse(name=name, need=need, held=name in held) for need, names in needs for name in names],
         actions=[
             pb.Action(
                 name=action.name,

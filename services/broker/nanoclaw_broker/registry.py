@@ -92,6 +92,11 @@ class Registry:
             return ()
         return tuple(name for name in provider.required_secrets if not self._secrets.has(name))
 
+    @property
+    def secrets(self) -> list[str]:
+        """Names of all that the broker has now."""
+        return self._secrets.names
+
     def find(self, name: str, action_name: str, raw: dict[str, Any]) -> tuple[Skill, Action[Any] | None, Params | None]:
         """What is known of an action asked for, the action, and its parameters where they fit."""
         provider = self._by_name.get(name)

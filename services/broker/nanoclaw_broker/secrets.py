@@ -11,30 +11,37 @@ from urllib.parse import quote, quote_plus
 
 from pydantic import SecretStr
 
+from nanoclaw_core import secret_files
 from nanoclaw_core.errors import Kind, NanoclawError
+from nanoclaw_core.secret_files import SHORTEST
 
 KEY_BYTES = 32
-SHORTEST = 8
 SCRUBBED = "[scrubbed]"
-_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
 
 class Secrets:
     """Files of a folder, one secret each, mode 0600; read at the start and at `reload`.
 
-    also: further secrets that no answer may hold, such as our own token. Raises SECRET_TOO_SHORT, SECRET_EXPOSED.
+    also: further secrets that no answer may hold, such as our own token. Raises as secret_files.read does.
     """
 
     def __init__(self, folder: Path, also: tuple[str, ...] = ()) -> None:
         self._folder = folder
-        self._also = also
+        self._kept_out = set(also)
         self.reload()
+
+    @property
+    def names(self) -> list[str]:
+        """Of those that are held."""
+        return list(self._values)
 
     def reload(self) -> None:
         """Reads the files anew; what can't be accepted leaves everything as it was."""
         files = sorted(self._folder.iterdir()) if self._folder.is_dir() else []
-        values = {path.name: _read_secret(path) for path in files if _NAME.fullmatch(path.name)}
-        forms = {form for value in (*values.values(), *self._also) for form in encodings(value)}
+        values = {path.name: secret_files.read(path) for path in files if secret_files.is_name(path.name)}
+        # Replaced ones are kept out as well: the reply to a call that left with one may be still to come.
+        self._kept_out |= set(values.values())
+        forms = {form for value in self._kept_out for form in encodings(value)}
         longest_first = sorted(forms, key=len, reverse=True)
         self._values = values
         self._pattern = re.compile("|".join(map(re.escape, longest_first))) if forms else None
@@ -86,17 +93,6 @@ def encodings(value: str) -> set[str]:
             encoded = encode(b"\0" * offset + raw).decode()
             forms.add(encoded[(offset * 8 + 5) // 6 : (offset + len(raw)) * 8 // 6])
     return {form for form in forms if len(form) >= SHORTEST}
-
-
-def _read_secret(path: Path) -> str:
-    value = path.read_text().strip()
-    if len(value) < SHORTEST:
-        raise _refused(
-            "SECRET_TOO_SHORT", f"{path} has less than {SHORTEST} characters, too few to scrub", "replace it"
-        )
-    if path.stat().st_mode & 0o077:
-        raise _refused("SECRET_EXPOSED", f"others than its owner can read {path}", "set its mode to 0600")
-    return value
 
 
 def open_key(path: Path) -> bytes:

@@ -128,7 +128,7 @@ class BrokerServicer(broker_pb2_grpc.BrokerServiceServicer):
         (after,) = page.decode(request.page_token) or ("",)
         rest = [one for one in registry.providers if one.name > str(after)]
         return pb.ListProvidersResponse(
-            providers=[messages.provider(one, registry.missing_secrets(one)) for one in rest[:size]],
+            providers=[messages.provider(one, registry.missing_secrets(one), registry.secrets) for one in rest[:size]],
             next_page_token=page.encode(rest[size - 1].name) if len(rest) > size else "",
         )
 
@@ -160,6 +160,7 @@ class BrokerServicer(broker_pb2_grpc.BrokerServiceServicer):
             breakers=[messages.breaker(circuit, now) for circuit in circuits],
             oldest_unknown_at=times.to_timestamp(oldest) if oldest else None,
             freezes=[messages.call_freeze(row) for row in self._kill_switch.page(("", ""), page.MOST)],
+            secrets=self._broker.registry.secrets if current_caller().kind == "operator" else (),
         )
 
 

@@ -1554,6 +1554,7 @@ class Provider(_message.Message):
     REQUIRED_SECRETS_FIELD_NUMBER: _builtins.int
     MISSING_SECRETS_FIELD_NUMBER: _builtins.int
     ACTIONS_FIELD_NUMBER: _builtins.int
+    SECRETS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     description: _builtins.str
     @_builtins.property
@@ -1564,6 +1565,10 @@ class Provider(_message.Message):
 
     @_builtins.property
     def actions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Action]: ...
+    @_builtins.property
+    def secrets(self) -> _containers.RepeatedCompositeFieldContainer[Global___SecretUse]:
+        """Every secret that it uses, by name; the required ones, too."""
+
     def __init__(
         self,
         *,
@@ -1572,14 +1577,66 @@ class Provider(_message.Message):
         required_secrets: _abc.Iterable[_builtins.str] | None = ...,
         missing_secrets: _abc.Iterable[_builtins.str] | None = ...,
         actions: _abc.Iterable[Global___Action] | None = ...,
+        secrets: _abc.Iterable[Global___SecretUse] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actions", b"actions", "description", b"description", "missing_secrets", b"missing_secrets", "name", b"name", "required_secrets", b"required_secrets"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actions", b"actions", "description", b"description", "missing_secrets", b"missing_secrets", "name", b"name", "required_secrets", b"required_secrets", "secrets", b"secrets"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Provider: _TypeAlias = Provider  # noqa: Y015
+
+@_typing.final
+class SecretUse(_message.Message):
+    """That a provider uses a secret of the broker. Nothing ever shows its value."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Need:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _NeedEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[SecretUse._Need.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        NEED_UNSPECIFIED: SecretUse._Need.ValueType  # 0
+        NEED_OPTIONAL: SecretUse._Need.ValueType  # 1
+        """It is used where it is there."""
+        NEED_IN_PART: SecretUse._Need.ValueType  # 2
+        """Without it some calls are refused."""
+        NEED_WHOLLY: SecretUse._Need.ValueType  # 3
+        """Without it every call is refused with SECRETS_MISSING."""
+
+    class Need(_Need, metaclass=_NeedEnumTypeWrapper): ...
+    NEED_UNSPECIFIED: SecretUse.Need.ValueType  # 0
+    NEED_OPTIONAL: SecretUse.Need.ValueType  # 1
+    """It is used where it is there."""
+    NEED_IN_PART: SecretUse.Need.ValueType  # 2
+    """Without it some calls are refused."""
+    NEED_WHOLLY: SecretUse.Need.ValueType  # 3
+    """Without it every call is refused with SECRETS_MISSING."""
+
+    NAME_FIELD_NUMBER: _builtins.int
+    NEED_FIELD_NUMBER: _builtins.int
+    HELD_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    need: Global___SecretUse.Need.ValueType
+    held: _builtins.bool
+    """The broker has it now."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        need: Global___SecretUse.Need.ValueType = ...,
+        held: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["held", b"held", "name", b"name", "need", b"need"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SecretUse: _TypeAlias = SecretUse  # noqa: Y015
 
 @_typing.final
 class ListProvidersRequest(_message.Message):
@@ -1859,6 +1916,7 @@ class GetStatusResponse(_message.Message):
     BREAKERS_FIELD_NUMBER: _builtins.int
     FREEZES_FIELD_NUMBER: _builtins.int
     OLDEST_UNKNOWN_AT_FIELD_NUMBER: _builtins.int
+    SECRETS_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     policy_version: _builtins.str
     @_builtins.property
@@ -1877,6 +1935,10 @@ class GetStatusResponse(_message.Message):
     def oldest_unknown_at(self) -> _timestamp_pb2.Timestamp:
         """When the oldest call that is still UNKNOWN was made; unset where there is none."""
 
+    @_builtins.property
+    def secrets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of the secrets that the broker holds; operators only."""
+
     def __init__(
         self,
         *,
@@ -1888,10 +1950,11 @@ class GetStatusResponse(_message.Message):
         breakers: _abc.Iterable[Global___Breaker] | None = ...,
         freezes: _abc.Iterable[Global___CallFreeze] | None = ...,
         oldest_unknown_at: _timestamp_pb2.Timestamp | None = ...,
+        secrets: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["oldest_unknown_at", b"oldest_unknown_at", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["breakers", b"breakers", "counts", b"counts", "freezes", b"freezes", "oldest_unknown_at", b"oldest_unknown_at", "policy_version", b"policy_version", "providers", b"providers", "started_at", b"started_at", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["breakers", b"breakers", "counts", b"counts", "freezes", b"freezes", "oldest_unknown_at", b"oldest_unknown_at", "policy_version", b"policy_version", "providers", b"providers", "secrets", b"secrets", "started_at", b"started_at", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

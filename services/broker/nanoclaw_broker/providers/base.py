@@ -210,6 +210,7 @@ class Action(ABC, Generic[P]):
 class Provider:
     """A name, what it is, its actions, and the secrets without which it can't work.
 
+    secrets_in_part: without one of these some of its calls are refused. optional_secrets: used where they are there.
     start: makes it ready, before anything is served; what it raises stops the start. close: lets go of what it holds.
     """
 
@@ -217,6 +218,8 @@ class Provider:
     description: str
     actions: tuple[Action[Any], ...]
     required_secrets: tuple[str, ...] = ()
+    secrets_in_part: tuple[str, ...] = ()
+    optional_secrets: tuple[str, ...] = ()
     start: Callable[[], Awaitable[None]] | None = None
     close: Callable[[], Awaitable[None]] | None = None
 

@@ -29,4 +29,5 @@ def provider(environment: Environment, resolve: Resolve = resolve) -> Provider:
             Head(allow, tls, resolve),
             *(action(hosts, tls, resolve) for action in (Post, Put, Patch, Delete)),
         ),
+        secrets_in_part=hosts.secrets,
     )

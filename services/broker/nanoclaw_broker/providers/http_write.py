@@ -25,6 +25,7 @@ from nanoclaw_broker.providers.base import (
 )
 from nanoclaw_broker.providers.guarded import GuardedBackend, GuardedTransport, NotAllowed, Resolve
 from nanoclaw_broker.providers.http_read import TIMEOUTS, USER_AGENT, HeaderValue, answered, port_of, read_url
+from nanoclaw_core.errors import NanoclawError
 
 MOST_SENT = 256 * 1024
 _SENDABLE = frozenset({"accept", "accept-language", "content-type", "if-match", "if-none-match", "if-unmodified-since"})
@@ -67,6 +68,7 @@ class WriteHosts:
         self.allow = AllowList(",".join(section.write), "config/providers.toml: http.write")
         self._by_entry: Mapping[Entry, WriteHost] = dict(zip(self.allow.entries, section.write.values(), strict=True))
         self._secret = environment.secret
+        self.secrets = tuple(sorted({host.bearer_secret for host in section.write.values() if host.bearer_secret}))
 
     def find(self, url: httpx.URL) -> WriteHost | None:
         """The host's entry; None where it may not be written to."""
@@ -74,10 +76,14 @@ class WriteHosts:
         return self._by_entry[entry] if entry is not None else None
 
     def authorization(self, host: WriteHost) -> SecretStr | None:
-        """The header's value, where the host has a secret. Raises SECRET_MISSING."""
+        """The header's value, where the host has a secret. Raises Refused HOST_SECRET_MISSING."""
         if not host.bearer_secret:
             return None
-        return SecretStr(f"Bearer {self._secret(host.bearer_secret).get_secret_value()}")
+        try:
+            return SecretStr(f"Bearer {self._secret(host.bearer_secret).get_secret_value()}")
+        except NanoclawError:
+            message = f"url: the broker lacks the secret {host.bearer_secret}, which this host wants"
+            raise Refused("HOST_SECRET_MISSING", message, "ask an operator to give it to the broker") from None
 
 
 class Send(Action[SendParams]):
@@ -129,9 +135,10 @@ class Send(Action[SendParams]):
         return f"{self.method} {params.url}{headers}" + (f"\n\n{body}" if body else "")
 
     def check(self, params: SendParams) -> None:
-        """The host may be written to, the headers are harmless, there is one body at the most."""
+        """The host may be written to, with its secret; the headers are harmless, there is one body at the most."""
         url = read_url(params.url)
-        if self._hosts.find(url) is None:
+        host = self._hosts.find(url)
+        if host is None:
             step = 'ask an operator to add it to config/providers.toml, [http.write."host"]'
             raise Refused("HOST_NOT_ALLOWED", f"url: {url.host}:{port_of(url)} may not be written to", step)
         strange = sorted(name for name in params.headers if name.lower() not in _SENDABLE)
@@ -139,16 +146,21 @@ class Send(Action[SendParams]):
             raise Refused("HEADER_NOT_ALLOWED", "headers: only " + ", ".join(sorted(_SENDABLE)), "leave others out")
         if params.body is not None and params.json_body is not None:
             raise Refused("TWO_BODIES", "body: is given besides json", "send one of them")
+        self._hosts.authorization(host)
 
     async def execute(self, params: SendParams, effect: Effect) -> Result:
         """One request, no redirect. Any answer but a 5xx says what has happened."""
         url = read_url(params.url)
         host = self._hosts.find(url)
         assert host is not None
+        try:
+            request = self._request(params, url, host, effect)
+        except Refused as refused:  # the secret went since the call was decided
+            raise ActionFailed(refused.code, refused.message, next_steps=(refused.next_step,)) from None
         transport = GuardedTransport(GuardedBackend(self._hosts.allow, self._resolve), self._tls)
         async with httpx.AsyncClient(transport=transport, timeout=self.timeout_seconds, trust_env=False) as client:
             try:
-                response = await client.send(self._request(params, url, host, effect), stream=True)
+                response = await client.send(request, stream=True)
             except NotAllowed as error:
                 raise ActionFailed("ADDRESS_NOT_ALLOWED", str(error)) from None
             except (httpcore.ConnectError, httpcore.ConnectTimeout, ssl.SSLCertVerificationError) as error:

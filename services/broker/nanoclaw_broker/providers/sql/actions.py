@@ -152,7 +152,14 @@ def provider(environment: Environment) -> Provider:
         name: _database(environment, name, database.url, database.seconds)
         for name, database in section.databases.items()
     }
-    return Provider("sql", "read and write the operator's databases", (Query(databases), Execute(databases)))
+    return Provider(
+        "sql",
+        "read and write the operator's databases",
+        (Query(databases), Execute(databases)),
+        optional_secrets=tuple(
+            f"sql_{name}_password" for name, database in databases.items() if isinstance(database, Postgres)
+        ),
+    )
 
 
 def _database(environment: Environment, name: str, url: str, seconds: float) -> RemoteDatabase:
