@@ -1,12 +1,14 @@
 """Places where attempts run: the fake, processes with and without a sandbox, containers."""
 
 import asyncio
+import gc
 import os
 import shutil
 import signal
 import subprocess
 import tempfile
 import time
+import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -228,8 +230,15 @@ class DockerPlace(_Place):
         for seen in await last.list():
             await last.stop(seen.attempt_id, 0)
             await last.remove(seen.attempt_id)
+        await self.release()
+
+    async def release(self) -> None:
+        """Lets go of an engine that can't be asked any more."""
         for runtime in self._opened:
             await runtime.close()
+        with warnings.catch_warnings():  # the SDK leaves the socket of a refused connection to the garbage collector
+            warnings.simplefilter("ignore", ResourceWarning)
+            gc.collect()
 
     def command(self, program: str, *args: str) -> tuple[str, ...]:
         return ProcessPlace.command(self, program, *args)  # type: ignore[arg-type]

@@ -48,7 +48,7 @@ async def test_an_engine_that_is_away_does_not_keep_a_dispatcher_from_starting(h
         with pytest.raises(NanoclawError) as caught:
             await call
         assert (caught.value.kind, caught.value.reason) == (Kind.UNAVAILABLE, "ENGINE_UNREACHABLE")
-    await place.runtime.close()
+    await place.release()
 
 
 async def test_an_engine_that_says_nothing_is_given_up_on_time(home: Path, docker_place: Any) -> None:
@@ -70,7 +70,7 @@ async def test_an_engine_that_says_nothing_is_given_up_on_time(home: Path, docke
     assert {error.reason for error in await calls} == {"ENGINE_SILENT"}
     assert time.monotonic() - began < 8
     assert ticks > 20
-    await place.runtime.close()
+    await place.release()
     gone.set()
     server.close()
 
