@@ -68,7 +68,7 @@ class DockerRuntime:
             async with asyncio.timeout(_FIRST_LOOK):
                 await self._call("list containers", self._containers.list)
         except NanoclawError as error:
-            log.warning("engine_away", reason=error.reason, why=error.message, next_step=error.next_step)
+            log.warning("engine_away", reason=error.reason, message=error.message, next_step=error.next_step)
         except TimeoutError:
             log.warning("engine_away", reason="ENGINE_SILENT", next_step="look at the engine's log")
 

@@ -1,10 +1,14 @@
 """Without an engine: what its failures are called, and what a dispatcher makes of its settings."""
 
 import asyncio
+import http.server
+import json
 import os
+import socketserver
+import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -73,6 +77,61 @@ async def test_an_engine_that_says_nothing_is_given_up_on_time(home: Path, docke
     await place.release()
     gone.set()
     server.close()
+
+
+class WithoutCgroups(http.server.BaseHTTPRequestHandler):
+    """An engine that makes containers, and warns that it discards their limits, as one on a bare kernel does."""
+
+    made: ClassVar[list[str]] = []
+    WARNING = (
+        "Your kernel does not support memory limit capabilities or the cgroup is not mounted. Limitation discarded."
+    )
+
+    def do_GET(self) -> None:
+        if self.path.endswith("/version"):
+            self._answer(200, {"ApiVersion": "1.41"})
+        elif "/images/" in self.path:
+            self._answer(200, {"Config": {"Cmd": ["true"]}})
+        else:
+            self._answer(404, {"message": "no such container"})
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.made.append(self.path.rpartition("=")[2])
+        self._answer(201, {"Id": "x", "Warnings": [self.WARNING]})
+
+    def do_DELETE(self) -> None:
+        self.made.remove(self.path.partition("?")[0].rpartition("/")[2])
+        self._answer(204, {})
+
+    def _answer(self, status: int, body: Any) -> None:
+        text = json.dumps(body).encode() if status != 204 else b""
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+    def log_message(self, *args: Any) -> None:
+        """Nothing."""
+
+    def address_string(self) -> str:
+        return "unix"
+
+
+async def test_an_engine_that_discards_limits_is_refused(home: Path, docker_place: Any) -> None:
+    """An agent without limits takes the machine with it; the container that was made is removed again."""
+    server = socketserver.ThreadingUnixStreamServer(f"{home}/bare.sock", WithoutCgroups)
+    threading.Thread(target=server.serve_forever, args=(0.01,)).start()
+    place = docker_place(home, f"unix://{home}/bare.sock", "image")
+    with pytest.raises(NanoclawError) as caught:
+        await DockerRuntime(place.site, place.host).create(place.spec("a-1", "exit", "0"))
+    assert (caught.value.kind, caught.value.reason) == (Kind.PRECONDITION, "ENGINE_WITHOUT_LIMITS")
+    assert WithoutCgroups.WARNING in caught.value.message
+    assert WithoutCgroups.made == []
+    await place.release()
+    await asyncio.to_thread(server.shutdown)
+    server.server_close()
 
 
 @pytest.mark.parametrize(
