@@ -105,6 +105,14 @@ def normal(host: str) -> str:
     return host.strip("[]").rstrip(".").lower()
 
 
+def is_this_machine(host: str) -> bool:
+    """Whether a host's name, without asking anybody, can only be this machine."""
+    try:
+        return ipaddress.ip_address(normal(host)).is_loopback
+    except ValueError:
+        return normal(host) == "localhost"
+
+
 def _is(host: str, address: Address) -> bool:
     try:
         return ipaddress.ip_address(host) == address

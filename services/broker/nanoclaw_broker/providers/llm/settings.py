@@ -1,6 +1,5 @@
 """The table `[llm]` of config/providers.toml: where the messages API is, which models may be asked, what they cost."""
 
-import ipaddress
 import math
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
@@ -9,6 +8,7 @@ from typing import Any, Literal
 import httpx
 from pydantic import Field, field_validator
 
+from nanoclaw_broker.providers.addresses import is_this_machine
 from nanoclaw_broker.providers.base import Section
 
 SECRET = "llm_api_key"  # noqa: S105 - a file's name
@@ -70,7 +70,7 @@ class LlmSettings(Section):
             raise ValueError("is not a URL") from None
         if url.scheme not in ("http", "https") or not url.host or url.userinfo or url.query or url.fragment:
             raise ValueError("must be http(s)://host[:port][/path], without user, query and fragment")
-        if url.scheme == "http" and not _is_loopback(url.host):
+        if url.scheme == "http" and not is_this_machine(url.host):
             raise ValueError("must be https beyond this machine, since the key is sent there")
         return text.rstrip("/")
 
@@ -78,13 +78,6 @@ class LlmSettings(Section):
         """Of a list as `anthropic-beta` has it: those that may be passed on."""
         names = [name.strip() for name in asked.split(",")]
         return ",".join(name for name in names if name and any(fnmatchcase(name, one) for one in self.betas))
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _tokens(usage: Mapping[str, Any], name: str) -> int:
