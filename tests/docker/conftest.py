@@ -8,8 +8,13 @@ from pathlib import Path
 
 import pytest
 from aftermath import check_ledger
-from engines import OwnEngine, load_images, require_engine
-from stack import IMAGES, Stack, build
+from engines import OwnEngine, client, load_images, require_engine
+from stack import IMAGES, JAEGER, Stack, build
+
+
+def has_jaeger() -> bool:
+    """Whether deploy/jaeger-image was run on the engine that is here."""
+    return bool(client().images(JAEGER))
 
 
 @pytest.fixture(scope="session")
@@ -19,7 +24,7 @@ def engine() -> Iterator[OwnEngine]:
     build()
     engine = OwnEngine(Path(tempfile.mkdtemp(prefix="nce-", dir="/tmp")), 3000, bridges=True)
     try:
-        load_images(engine.host, IMAGES)
+        load_images(engine.host, (*IMAGES, JAEGER) if has_jaeger() else IMAGES)
         yield engine
     finally:
         engine.close()
@@ -29,7 +34,7 @@ def engine() -> Iterator[OwnEngine]:
 def stack(engine: OwnEngine) -> Iterator[Stack]:
     """Everything of compose.yaml on it, healthy. What is verified in the end is what all the tests have left."""
     folder = Path(tempfile.mkdtemp(prefix="ncs-", dir="/tmp"))
-    stack = Stack(folder, engine.host, engine.address)
+    stack = Stack(folder, engine.host, engine.address, jaeger=has_jaeger())
     try:
         stack.start()
         yield stack

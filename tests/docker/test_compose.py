@@ -1,6 +1,7 @@
 """What compose.yaml promises of its containers, looked at from inside them, and the main job in them."""
 
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -9,12 +10,13 @@ from collections.abc import Iterator
 
 import grpc
 import pytest
+from jaeger import Jaeger
 from stack import IMAGES, ROOT, SERVICES, Stack
 
 from nanoclaw_cli.services import SERVICES as PORTS
 from nanoclaw_core.errors import NanoclawError
 
-pytestmark = [pytest.mark.docker, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.docker, pytest.mark.timeout(600)]
 
 EVERYONE = (*SERVICES, "ingress")
 
@@ -133,11 +135,19 @@ def test_provisioning_again_changes_nothing_and_disturbs_nobody(stack: Stack) ->
     assert {service: stack.pid(stack.container(service)) for service in EVERYONE} == before
 
 
-def test_the_main_job_runs_in_containers(stack: Stack) -> None:
-    """The demo's five stories, each attempt in a container of its own, and the log verifies."""
+async def test_the_main_job_runs_in_containers(stack: Stack) -> None:
+    """The demo's five stories, each attempt in a container of its own; the log verifies, and Jaeger has the trace."""
     environ = {**stack.environ, "NANOCLAW_AT": stack.address, "NANOCLAW_HOME": str(stack.data)}
     environ["NANOCLAW_TLS_ENABLED"] = "1"
     words = [sys.executable, "-m", "nanoclaw_cli", "demo", "--compose", "deploy/compose"]
     ran = subprocess.run(words, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=200)
     assert ran.returncode == 0, f"{ran.stdout}{ran.stderr}{stack.logs()[-4000:]}"
     assert "chain whole, state equals the fold of the log" in ran.stdout
+    if not stack.jaeger:
+        pytest.skip("the trace was not looked at: there is no Jaeger (make jaeger, deploy/jaeger-image)")
+    traced = re.search(r"^trace of \S+: ([0-9a-f]{32})", ran.stdout, re.MULTILINE)
+    assert traced is not None
+    seen = Jaeger("", f"http://{stack.address}:16686")
+    trace = await seen.trace(traced[1], lambda spans: any(span["operationName"] == "task.create" for span in spans))
+    services = {process["serviceName"].removeprefix("nanoclaw-") for process in trace["processes"].values()}
+    assert {name.partition(":")[0] for name in services} >= {*SERVICES, "agent"}

@@ -22,7 +22,7 @@ from nanoclaw_cli.services import SERVICES as PORTS
 from nanoclaw_rpc import connect
 from nanoclaw_rpc.tls import Tls, folder_of
 
-pytestmark = [pytest.mark.docker, pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.docker, pytest.mark.timeout(600)]
 
 TASKS = 30
 PATIENCE_SECONDS = 300.0

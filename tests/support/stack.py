@@ -16,6 +16,8 @@ import docker
 ROOT = Path(__file__).parents[2]
 SERVICES = ("governance", "broker", "gateway", "dispatcher")
 IMAGES = ("nanoclaw-os:latest", "nanoclaw-agent:latest")
+JAEGER = "nanoclaw-jaeger:local"
+"""As deploy/jaeger-image makes it."""
 AGENT = "/opt/sweep/sweep_agent.py"
 
 
@@ -42,8 +44,8 @@ def build() -> None:
 class Stack:
     """The project on the engine at `host`, whose published ports are at `address`."""
 
-    def __init__(self, folder: Path, host: str, address: str) -> None:
-        self.folder, self.host, self.address = folder, host, address
+    def __init__(self, folder: Path, host: str, address: str, *, jaeger: bool = False) -> None:
+        self.folder, self.host, self.address, self.jaeger = folder, host, address, jaeger
         self.api = docker.APIClient(host, version="auto", timeout=60)
         self.data, self.secrets, self.effects = folder / "data", folder / "secrets", folder / "effects.log"
         self.project = f"nctest{os.getpid()}"
@@ -55,9 +57,11 @@ class Stack:
             "COMPOSE_PROJECT_NAME": self.project,
             "COMPOSE_FILE": "compose.yaml:tests/docker/compose.failures.yaml",
             "NANOCLAW_BIND": address,
+            "NANOCLAW_BIND_JAEGER": address,
             "NANOCLAW_DATA": str(self.data),
             "NANOCLAW_SECRETS": str(self.secrets),
-            "NANOCLAW_JAEGER": "0",
+            "NANOCLAW_JAEGER": str(int(jaeger)),
+            "JAEGER_IMAGE": JAEGER,
             "TEST_PLUGINS": str(folder / "plugins"),
             "TEST_EFFECTS": str(self.effects),
         }
