@@ -70,6 +70,8 @@ class Executor:
                 self._done.append(f"wrote {step.path}")
             case "call":
                 self._call(number, step)
+            case "think":
+                self._think(step)
             case "message":
                 if (problem := self._client.message(step.text)) is not None:
                     raise GaveUp(f"no message could be left: {problem.why}")
@@ -111,6 +113,19 @@ class Executor:
             if it_is_over and answer.code != "EFFECT_UNKNOWN":
                 self._memory["again"] = {**self._memory.get("again", {}), key: again + 1}
             raise Blocked(f"{provider}.{action} was {answer.status}: {answer.why}")
+
+    def _think(self, step: Step) -> None:
+        from nanoclaw_agent.model import Model  # at the first thought: most agents do without its imports
+
+        name, _ = step.target
+        answer = Model(name, self._client.environment.relay_socket, self._sleep).ask(step.text)
+        if not answer.ok:
+            if answer.code == "RELAY_UNAVAILABLE":
+                raise GaveUp(f"{name}: {answer.why}")
+            raise Blocked(f"{name} was {answer.status}: {answer.why}")
+        if step.path:
+            self._folder.write(step.path, str(answer.data) + "\n")
+        self._done.append(f"asked {name}" + (f", kept in {step.path}" if step.path else ""))
 
     def _again(self, key: str) -> int:
         again = self._memory.get("again")

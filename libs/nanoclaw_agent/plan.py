@@ -7,6 +7,7 @@ are skipped.
     do: write notes.md: first line\\nsecond line     a file in the group's folder; \\n breaks the line
     do: call json transform {"a": 1} -> out.json     a call through the broker; `-> file` keeps its data
     do: try call http get {"url": "…"}               the same, and a no is noted instead of blocking the task
+    do: think claude-haiku-4-5: Name it -> name.md   asks a model by the group's relay; `-> file` keeps its answer
     do: message I have begun                         to the operator
     do: wait 0.5                                     seconds
     do: block REASON        do: block once: REASON   ends in BLOCKED; `once`: not when started again after it
@@ -29,10 +30,10 @@ _decoder = json.JSONDecoder()
 
 
 class Step(NamedTuple):
-    """One step. kind: write, call, message, wait, block, fail, summary, require, send_back.
+    """One step. kind: write, call, think, message, wait, block, fail, summary, require, send_back.
 
-    text: its words. path: of a file to write. target: provider and action of a call. params: its parameters. lenient: a
-    refused call does not matter. times: in how many starts it applies; 0: in all.
+    text: its words. path: of a file to write. target: provider and action of a call, or a model and nothing.
+    params: its parameters. lenient: a refused call does not matter. times: in how many starts it applies; 0: in all.
     """
 
     kind: str
@@ -101,6 +102,8 @@ def _work_step(line: str) -> Step:
                 return Step("write", text.strip().replace("\\n", "\n"), _path(path.strip(), line))
         case "call":
             return _call(rest, line)
+        case "think":
+            return _think(rest, line)
         case "try" if rest.lower().startswith("call "):
             return _call(rest[5:].strip(), line)._replace(lenient=True)
         case "message" | "summary" if rest:
@@ -149,6 +152,13 @@ def _call(rest: str, line: str) -> Step:
         raise ValueError(f"can't follow the step {line!r}: what is {after!r}?")
     path = _path(keep[1].strip(), line) if keep else ""
     return Step("call", path=path, target=(match[1], match[2]), params=params)
+
+
+def _think(rest: str, line: str) -> Step:
+    match = re.fullmatch(r"([^\s:]+):\s*(.*?\S)(?:\s+->\s*(\S+))?", rest)
+    if match is None:
+        raise ValueError(f"can't follow the step {line!r}: it names a model, a colon, and what to ask it")
+    return Step("think", match[2], _path(match[3], line) if match[3] else "", (match[1], ""))
 
 
 def _path(path: str, line: str) -> str:

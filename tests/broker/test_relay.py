@@ -382,6 +382,39 @@ async def test_an_answer_that_breaks_off_is_unknown_and_harmless(thinking: Any, 
         assert row.unknown_ends_by == pb.UNKNOWN_ENDS_BY_HARMLESS
 
 
+async def test_an_answer_that_takes_too_long_is_cut_off(thinking: Any, api: MessagesApi, held: Held) -> None:
+    """After RELAY_SECONDS, whole or streamed."""
+    async with thinking(relay_seconds=1.0) as agent:
+        api.next(Reply(pause=held))
+        assert error_of([event async for event in agent.events()][-1]) == ("timeout_error", "EFFECT_UNKNOWN")
+        api.next(Reply(pause=lambda number: held(1)))
+        assert error_of(await agent.ask()) == ("timeout_error", "EFFECT_UNKNOWN")
+
+
+async def test_while_tasks_can_not_be_read_nothing_new_is_thought(
+    thinking: Any, api: MessagesApi, governance: Any, held: Held
+) -> None:
+    """What was allowed goes on, for nobody has said otherwise; what comes anew is told to come again."""
+    api.next(Reply(pause=held))
+    async with thinking() as agent:
+        stream = agent.events()
+        seen = [await anext(stream)]
+        away = asyncio.Event()
+
+        async def fails() -> None:
+            away.set()
+            raise NanoclawError(Kind.UNAVAILABLE, "AWAY", "not now")
+
+        governance.on_get = fails
+        await away.wait()
+        answer = await agent.ask()
+        assert (answer.status_code, error_of(answer)) == (529, ("overloaded_error", "GOVERNANCE_UNAVAILABLE"))
+        held.let_go()
+        seen += [event async for event in stream]
+        assert seen[-1]["type"] == "message_stop"
+    assert len(api.requests) == 1
+
+
 async def test_the_apis_own_no_comes_through_with_our_code(thinking: Any, api: MessagesApi) -> None:
     """Before the stream as a status, within it as an event."""
     async with thinking() as agent:

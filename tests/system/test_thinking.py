@@ -91,10 +91,15 @@ class People:
         self.runtime: Any = runtime_pb2_grpc.RuntimeServiceStub(channels["broker"])
         self.dispatcher: Any = dispatcher_pb2_grpc.DispatcherServiceStub(channels["dispatcher"])
 
-    async def ready(self, task_id: str) -> None:
+    async def ready(self, task_id: str, description: str = "") -> None:
         """A task for developers."""
         create = gov.CreateTaskRequest(
-            request_id=task_id, id=task_id, title="Think", task_type=gov.TASK_TYPE_BUG, assigned_group="developer"
+            request_id=task_id,
+            id=task_id,
+            title="Think",
+            description=description,
+            task_type=gov.TASK_TYPE_BUG,
+            assigned_group="developer",
         )
         await self.governance.CreateTask(create)
         for state in (gov.TASK_STATE_TRIAGED, gov.TASK_STATE_READY):
@@ -203,6 +208,22 @@ async def test_an_sdk_thinks_without_a_network(short_home: Path, environ: dict[s
             for name in ("environ", "cmdline"):
                 assert KEY.encode() not in Path(f"/proc/{process.pid}/{name}").read_bytes()
     assert KEY not in json.dumps(environment)
+    assert_key_nowhere(home)
+
+
+async def test_the_reference_agent_thinks_too(short_home: Path, environ: dict[str, str], api: MessagesApi) -> None:
+    """Without any SDK, as its plan says."""
+    home = short_home
+    api.configure(home)
+    text = "[groups.main]\nrole = 'main'\n[groups.developer]\nrole = 'executor'\nrelay = true\n"
+    (home / "config" / "groups.toml").write_text(text)
+    async with running(home, environ) as (people, _):
+        grant = pb.GrantRequest(request_id="g", group="developer", provider="llm", access_level=pb.ACCESS_LEVEL_L2)
+        await people.broker.Grant(grant)
+        await people.ready("t1", "do: think claude-test: Hi -> thought.md")
+        task = await people.until("t1", gov.TASK_STATE_REVIEW, gov.TASK_STATE_BLOCKED)
+        assert task.state == gov.TASK_STATE_REVIEW, task.state_reason
+        assert (home / "groups" / "developer" / "thought.md").read_text() == "Hello, world\n"
     assert_key_nowhere(home)
 
 
