@@ -7,6 +7,7 @@ from tempfile import mkdtemp
 from typing import Any
 
 from nanoclaw_agent.environment import Environment
+from nanoclaw_core.errors import Kind, NanoclawError
 from nanoclaw_dispatcher import attempt_files as files
 from nanoclaw_dispatcher.attempt_spec import AttemptSpec
 from nanoclaw_dispatcher.container_site import LABEL_HOME, RUN, Site, share
@@ -65,9 +66,16 @@ def prepare(spec: AttemptSpec, site: Site) -> None:
 
 def configuration(spec: AttemptSpec, site: Site, image: Mapping[str, Any]) -> dict[str, Any]:
     """The body of the engine's create call. image: the image's own configuration, whose command runs for a group
-    without one."""
+    without one. Raises PRECONDITION NO_COMMAND, OUTSIDE_HOME."""
     group, folder = spec.group, site.folder(spec.attempt_id)
     command = [*group.command] or [*(image.get("Entrypoint") or ()), *(image.get("Cmd") or ())]
+    if not command:
+        raise NanoclawError(
+            Kind.PRECONDITION,
+            "NO_COMMAND",
+            f"neither group {group.name} nor its image says what to run",
+            next_step="give the group a command in config/groups.toml",
+        )
     mounts = [
         _mount(site.on_engine(site.group_dir(group)), WORKSPACE_GROUP, writable=True),
         _mount(site.on_engine(folder / FOR_AGENT), RUN, writable=True),

@@ -7,6 +7,7 @@ import os
 import socketserver
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,7 +15,8 @@ import pytest
 
 from nanoclaw_core.errors import Kind, NanoclawError
 from nanoclaw_dispatcher import engine_errors, groups, settings
-from nanoclaw_dispatcher.container_site import may_enter
+from nanoclaw_dispatcher.container_site import may_enter, share
+from nanoclaw_dispatcher.container_spec import configuration, prepare
 from nanoclaw_dispatcher.docker_engine import check_host
 from nanoclaw_dispatcher.docker_runtime import DockerRuntime
 from nanoclaw_dispatcher.process_runtime import ProcessRuntime
@@ -204,3 +206,64 @@ def test_who_may_enter_a_folder_is_decided_as_the_kernel_does(tmp_path: Path, mo
     elif group == found.st_uid:
         pytest.skip("user and group of this folder are one number")
     assert may_enter(tmp_path, group) is may
+
+
+def test_a_dispatcher_in_a_container_names_folders_as_the_engines_machine_does(home: Path, docker_place: Any) -> None:
+    """Agents are its siblings: whatever is mounted is a path over there, and nothing is named as it is here."""
+    place = docker_place(home, "unix:///x", "image")
+    site = replace(place.site, data="/srv/nanoclaw")
+    spec = place.spec("a-1", "exit", "0")
+    group_dir = site.group_dir(spec.group)
+    group_dir.mkdir(parents=True)
+    (group_dir / "CLAUDE.md").write_text("be kind")
+    prepare(spec, site)
+    found = configuration(spec, site, {})
+    sources = {mount["Target"]: mount["Source"] for mount in found["HostConfig"]["Mounts"]}
+    assert sources == {
+        "/workspace/group": "/srv/nanoclaw/groups/developer",
+        "/workspace/group/CLAUDE.md": "/srv/nanoclaw/attempts/a-1/container/CLAUDE.md",
+        "/run/nanoclaw": "/srv/nanoclaw/attempts/a-1/container/agent",
+    }
+    assert found["HostConfig"]["Binds"] == ["/srv/nanoclaw/attempts/a-1/ipc:/workspace/ipc:rw"]
+    assert str(home) not in json.dumps(found)
+
+
+def test_a_mailbox_that_lies_elsewhere_can_be_given_to_no_container(home: Path, docker_place: Any) -> None:
+    """A gateway with another home than the dispatcher's would be mounted from a place that is not there."""
+    place = docker_place(home, "unix:///x", "image")
+    spec = replace(place.spec("a-1", "exit", "0"), mailbox=Path("/elsewhere/attempts/a-1/ipc"))
+    with pytest.raises(NanoclawError) as caught:
+        configuration(spec, place.site, {})
+    assert (caught.value.kind, caught.value.reason) == (Kind.PRECONDITION, "OUTSIDE_HOME")
+
+
+def test_an_image_that_says_nothing_needs_a_group_that_does(home: Path, docker_place: Any) -> None:
+    """A shell without a command would end at once, and look like an agent that did nothing."""
+    place = docker_place(home, "unix:///x", "image")
+    spec = place.spec("a-1", "", command=())
+    assert configuration(spec, place.site, {"Entrypoint": ["a"], "Cmd": ["b"]})["Cmd"] == ["a", "b"]
+    with pytest.raises(NanoclawError) as caught:
+        configuration(spec, place.site, {"Entrypoint": None})
+    assert (caught.value.kind, caught.value.reason) == (Kind.PRECONDITION, "NO_COMMAND")
+
+
+def test_a_group_folder_that_can_not_be_given_to_agents_is_refused() -> None:
+    """Else the agent would find out, in the middle of its work, that it can keep nothing."""
+    with pytest.raises(NanoclawError) as caught:
+        share(Path("/proc/self"), os.getuid() + 7)  # whose owner nobody can change
+    assert (caught.value.kind, caught.value.reason) == (Kind.PRECONDITION, "GROUP_FOLDER_SHUT")
+    assert "NANOCLAW_DISPATCHER_AGENT_UID" in caught.value.next_step
+
+
+def test_files_for_agents_have_their_modes_whatever_our_umask(home: Path, docker_place: Any) -> None:
+    """The agent reads its opening and marks its run; nobody else comes past the folder around them."""
+    place = docker_place(home, "unix:///x", "image")
+    before = os.umask(0o077)
+    try:
+        prepare(place.spec("a-1", "exit", "0"), place.site)
+    finally:
+        os.umask(before)
+    folder = place.site.folder("a-1")
+    modes = {path.name: oct(path.stat().st_mode & 0o777) for path in (folder, *(folder / "agent").iterdir())}
+    assert modes == {"container": "0o700", "opening": "0o644", "ran": "0o666"}
+    assert (folder / "agent").stat().st_mode & 0o777 == 0o755
