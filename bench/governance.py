@@ -2,7 +2,7 @@
 
 import itertools
 import sqlite3
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, closing
 from pathlib import Path
 from typing import TypeAlias
 
@@ -146,7 +146,7 @@ def populate(where: Path, tasks: int) -> None:
         "state": "CASE n % 3 WHEN 0 THEN 'INBOX' WHEN 1 THEN 'TRIAGED' ELSE 'READY' END",
         "updated_at": "strftime('%Y-%m-%dT%H:%M:%S.000000Z', '2026-01-01', (n * 7) || ' seconds')",
     }
-    with sqlite3.connect(where / "store" / "nanoclaw.db", isolation_level=None) as database:
+    with closing(sqlite3.connect(where / "store" / "nanoclaw.db", isolation_level=None)) as database:
         columns = [name for _, name, *_ in database.execute("PRAGMA table_info(gov_tasks)")]
         database.execute(
             f"WITH RECURSIVE numbers(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM numbers WHERE n < {tasks - 1}) "

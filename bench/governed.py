@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 from bench.instant import InstantRuntime
@@ -125,7 +126,7 @@ async def _send(stub: "governance_pb2_grpc.GovernanceServiceAsyncStub", one: Sys
 
 
 def _steps(where: Path) -> int:
-    with sqlite3.connect(f"file:{where}/store/nanoclaw.db?mode=ro", uri=True) as database:
+    with closing(sqlite3.connect(f"file:{where}/store/nanoclaw.db?mode=ro", uri=True)) as database:
         return sum(database.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in COUNTED)
 
 

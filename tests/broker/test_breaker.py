@@ -1,6 +1,7 @@
 """What keeps failing is left alone for a while, then tried with one call."""
 
 import sqlite3
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -79,7 +80,7 @@ async def test_a_provider_in_trouble_is_left_alone_until_a_probe_is_answered(sta
         assert (await broker.call("count", "compute")).code == "OK"
     async with start() as broker:
         assert (await broker.call("count", "look", request_id="later")).code == "CIRCUIT_OPEN"
-    with sqlite3.connect(broker.database) as database:  # ten minutes pass
+    with closing(sqlite3.connect(broker.database, isolation_level=None)) as database:  # ten minutes pass
         database.execute("UPDATE ext_breakers SET opened_at = '2026-01-01T00:00:00.000000Z'")
     async with start() as broker:
         counter.look.then = lambda note: Result(None)

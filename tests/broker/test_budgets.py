@@ -4,6 +4,7 @@ import asyncio
 import json
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ STEP, DAY, TOTAL = rt.BUDGET_PERIOD_STEP, rt.BUDGET_PERIOD_DAY, rt.BUDGET_PERIOD
 def exact(path: Path) -> None:
     """The sums are those of the ledger."""
     under_way = "state IN ('AWAITING_APPROVAL', 'PREPARED', 'SENT')"
-    with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as database:
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
         for who in ("group_name", "''"):
             for day in ("substr(created_at, 1, 10)", "''"):
                 summed = database.execute(

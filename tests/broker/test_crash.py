@@ -8,7 +8,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ L2 = pb.ACCESS_LEVEL_L2
 
 def states(path: Path) -> list[tuple[str, str, str]]:
     """request_id, state and code of every call."""
-    with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as database:
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
         return database.execute("SELECT request_id, state, code FROM ext_calls ORDER BY call_id").fetchall()
 
 
@@ -49,7 +49,7 @@ async def test_each_step_is_a_commit_of_its_own(broker: Any, counter: Any, actio
     acting.then = lambda note: (at_execution.extend(states(broker.database)), answer(note))[1]
     await broker.call("count", action, request_id="r")
     assert at_execution == [("r", "SENT", "")]
-    with sqlite3.connect(f"file:{broker.database}?mode=ro", uri=True) as database:
+    with closing(sqlite3.connect(f"file:{broker.database}?mode=ro", uri=True)) as database:
         rows = database.execute("SELECT action || ' ' || to_state FROM ext_activities WHERE subject <> '' ORDER BY seq")
         assert [row for (row,) in rows if not row.startswith("grant")] == log
 

@@ -1,6 +1,7 @@
 """Parameters are kept encrypted, for one call, and no longer than it takes to settle it."""
 
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ L2 = pb.ACCESS_LEVEL_L2
 
 
 def kept(path: Path) -> list[bytes]:
-    with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as database:
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
         return [ciphertext for (ciphertext,) in database.execute("SELECT ciphertext FROM ext_params")]
 
 

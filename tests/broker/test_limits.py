@@ -3,6 +3,7 @@
 import asyncio
 import sqlite3
 from collections import Counter as Tally
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -15,7 +16,7 @@ L1, L2 = pb.ACCESS_LEVEL_L1, pb.ACCESS_LEVEL_L2
 
 def refusals(broker: Any) -> dict[tuple[str, str], int]:
     """What was counted, by group and code."""
-    with sqlite3.connect(f"file:{broker.database}?mode=ro", uri=True) as database:
+    with closing(sqlite3.connect(f"file:{broker.database}?mode=ro", uri=True)) as database:
         rows = database.execute("SELECT group_name, code, sum(count) FROM ext_refusals GROUP BY 1, 2").fetchall()
     return {(group, code): count for group, code, count in rows}
 

@@ -7,6 +7,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -43,7 +44,7 @@ def test_however_often_it_dies_the_ledger_and_the_world_agree(home: Path, lives:
 def agree(home: Path) -> None:
     """The far side, the ledger, what was answered and what was spent tell one story."""
     invariants(home / "store" / "nanoclaw.db")
-    with sqlite3.connect(home / "store" / "nanoclaw.db") as database:
+    with closing(sqlite3.connect(home / "store" / "nanoclaw.db", isolation_level=None)) as database:
         calls = {row[0]: row[1:] for row in database.execute("SELECT call_id, action, state, code FROM ext_calls")}
         assert database.execute("SELECT count(*) FROM ext_params").fetchone() == (0,)
         (cost,) = database.execute("SELECT sum(cost_micros) FROM ext_calls").fetchone()

@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,7 @@ class Remote:
 
     async def outside(self, sql: str) -> list[tuple[Any, ...]]:
         if self.kind == "sqlite":
-            with sqlite3.connect(self.url.removeprefix("sqlite://")) as connection:
+            with closing(sqlite3.connect(self.url.removeprefix("sqlite://"), isolation_level=None)) as connection:
                 return connection.execute(sql).fetchall()
         import asyncpg
 

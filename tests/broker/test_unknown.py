@@ -3,6 +3,7 @@
 import asyncio
 import sqlite3
 from collections.abc import Awaitable, Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -92,7 +93,7 @@ async def lost(broker: Any, action: str, **fields: Any) -> pb.CallResponse:
 
 
 def kept(path: Path) -> int:
-    with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as database:
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
         return int(database.execute("SELECT count(*) FROM ext_params").fetchone()[0])
 
 

@@ -6,7 +6,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -155,5 +155,5 @@ async def test_killed_while_it_expires_it_expires_at_the_next_start(
         founder = await reach(dial, home, "operator:founder")
         record = (await founder.GetCall(pb.GetCallRequest(call_id=waiting.call_id))).call
         assert (record.state, record.code) == (pb.CALL_STATE_EXPIRED, "APPROVAL_EXPIRED")
-    with sqlite3.connect(f"file:{home}/store/nanoclaw.db?mode=ro", uri=True) as database:
+    with closing(sqlite3.connect(f"file:{home}/store/nanoclaw.db?mode=ro", uri=True)) as database:
         assert database.execute("SELECT count(*) FROM ext_params").fetchone() == (0,)

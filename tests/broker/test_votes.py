@@ -3,6 +3,7 @@
 import asyncio
 import json
 import sqlite3
+from contextlib import closing
 from datetime import UTC, datetime
 from typing import Any
 
@@ -300,12 +301,12 @@ async def test_a_vote_that_comes_before_the_sweep_is_as_late(
 
 
 def ended(broker: Any, call_id: str) -> str:
-    with sqlite3.connect(f"file:{broker.database}?mode=ro", uri=True) as database:
+    with closing(sqlite3.connect(f"file:{broker.database}?mode=ro", uri=True)) as database:
         return str(database.execute("SELECT state FROM ext_calls WHERE call_id = ?", (call_id,)).fetchone()[0])
 
 
 def kept(broker: Any) -> int:
-    with sqlite3.connect(f"file:{broker.database}?mode=ro", uri=True) as database:
+    with closing(sqlite3.connect(f"file:{broker.database}?mode=ro", uri=True)) as database:
         return int(database.execute("SELECT count(*) FROM ext_params").fetchone()[0])
 
 

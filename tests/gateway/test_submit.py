@@ -3,6 +3,7 @@
 import asyncio
 import json
 import sqlite3
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -26,7 +27,7 @@ async def test_a_submitted_request_is_answered_as_its_file_would_be(served: Any)
     assert served.governance.faults.calls[0][1] == "group:developer"
     assert list((served.mailbox().path / "responses").iterdir()) == []
     assert list((served.home / "ipc" / ".claimed").iterdir()) == []
-    with sqlite3.connect(served.home / "store" / "nanoclaw.db") as connection:
+    with closing(sqlite3.connect(served.home / "store" / "nanoclaw.db", isolation_level=None)) as connection:
         submitters = connection.execute("SELECT principal FROM ipc_activities WHERE action = 'submit'").fetchall()
     connection.close()
     assert submitters == [("operator:founder",)]

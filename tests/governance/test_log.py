@@ -1,6 +1,8 @@
 """The log: every fact a row, the state its fold, and what was tampered with found."""
 
 import sqlite3
+from contextlib import closing
+from typing import Any
 
 import pytest
 
@@ -10,6 +12,11 @@ from nanoclaw_governance.policy import Policy
 from nanoclaw_governance.tables import METADATA, SLICE
 from nanoclaw_store import verify
 from nanoclaw_store.testing import assert_schema_matches
+
+
+def opened(kernel: Any) -> "closing[sqlite3.Connection]":
+    """The kernel's database, looked at or tampered with from outside."""
+    return closing(sqlite3.connect(kernel.database.path, isolation_level=None))
 
 
 def test_the_tables_are_those_of_the_migrations() -> None:
@@ -93,7 +100,7 @@ async def test_state_that_is_not_the_fold_is_found(kernel, people, databases, ta
     task = await kernel.at("REVIEW", gate="SECURITY")
     await kernel.bind(task, "developer", "nc-1", 1)
     assert verify(kernel.database.path).ok
-    with sqlite3.connect(kernel.database.path) as connection:
+    with opened(kernel) as connection:
         connection.execute(tampering)
     connection.close()
     report = verify(kernel.database.path)
@@ -135,17 +142,15 @@ async def test_the_database_refuses_what_the_rules_do(kernel, people, sql: str) 
     await kernel.approve(people.security, task)
     await kernel.bind(task, "security", "nc-2", 2)
     await kernel.move(people.security, task, "DOING")
-    with sqlite3.connect(kernel.database.path) as connection, pytest.raises(sqlite3.IntegrityError):
+    with opened(kernel) as connection, pytest.raises(sqlite3.IntegrityError):
         connection.execute(sql)
-    connection.close()
 
 
 async def test_done_is_final_in_the_database_too(kernel, people) -> None:
     """Even a statement that raises the version does not change what is done."""
     task = await kernel.at("DONE")
-    with sqlite3.connect(kernel.database.path) as connection, pytest.raises(sqlite3.IntegrityError, match="done"):
+    with opened(kernel) as connection, pytest.raises(sqlite3.IntegrityError, match="done"):
         connection.execute("UPDATE gov_tasks SET state = 'DOING', version = version + 1 WHERE id = ?", (task.id,))
-    connection.close()
 
 
 def test_facts_of_a_unit_that_runs_twice_are_told_once(people) -> None:

@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 
 from founder import Founder
@@ -34,7 +35,7 @@ def check(founder: Founder, tasks: dict[str, pb.Task], effects: Path, groups: Pa
 def check_ledger(database: Path, effects: Path) -> None:
     """The ledger knows every effect, and none that did not happen; every log is whole and the state its fold."""
     counted = set(effects.read_text().split())
-    with sqlite3.connect(database) as connection:
+    with closing(sqlite3.connect(database, isolation_level=None)) as connection:
         rows = connection.execute("SELECT task_id, state FROM ext_calls WHERE provider = 'count'").fetchall()
     executed = {task_id for task_id, state in rows if state == "EXECUTED"}
     unknown = {task_id for task_id, state in rows if state == "UNKNOWN"}

@@ -12,9 +12,10 @@ Address = IPv4Address | IPv6Address
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
-_NAT64 = (IPv6Network("64:ff9b::/96"), IPv6Network("64:ff9b:1::/48"))
+_NAT64 = IPv6Network("64:ff9b::/96")
 _METADATA = frozenset({ipaddress.ip_address("fd00:ec2::254"), ipaddress.ip_address("100.100.100.200")})
-_SITE_LOCAL = IPv6Network("fec0::/10")
+_SITE_LOCAL = (IPv6Network("fec0::/10"), IPv6Network("64:ff9b:1::/48"))
+"""Of a site's own: addresses, and what its own NAT64 makes of any address."""
 
 
 class Reach(enum.Enum):
@@ -32,7 +33,7 @@ def reach(address: Address) -> Reach:
     if isinstance(address, IPv6Address):
         if address.ipv4_mapped is not None:
             return reach(address.ipv4_mapped)
-        if address.scope_id is not None or address in _SITE_LOCAL:
+        if address.scope_id is not None or any(address in network for network in _SITE_LOCAL):
             return Reach.NEVER
         hidden = _embedded(address)
         if hidden is not None:
@@ -52,7 +53,7 @@ def _embedded(address: IPv6Address) -> IPv4Address | None:
         return address.sixtofour
     if address.teredo is not None:
         return address.teredo[1]
-    if any(address in network for network in _NAT64) or (int(address) >> 32 == 0 and int(address) > 1):
+    if address in _NAT64 or (int(address) >> 32 == 0 and int(address) > 1):
         return IPv4Address(int(address) & 0xFFFFFFFF)
     return None
 
