@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from bench.answers import Answers
 from nanoclaw_agent.prompt import REVIEWER, Assignment
 from nanoclaw_core.clock import to_text, utc_now
 from nanoclaw_dispatcher.attempt_spec import AttemptSpec
@@ -22,12 +23,15 @@ class InstantRuntime:
         self._specs: dict[str, AttemptSpec] = {}
         self._runs: dict[str, asyncio.Task[None]] = {}
         self._numbers = itertools.count()
+        self._answers: Answers
 
     async def open(self) -> None:
-        """Nothing to make ready."""
+        """Begins to listen for answers."""
+        self._answers = Answers()
 
     async def close(self) -> None:
-        """Nothing to let go."""
+        """Ends that."""
+        await self._answers.close()
 
     def has(self, attempt_id: str) -> bool:
         """Whether it was created."""
@@ -93,14 +97,14 @@ class InstantRuntime:
         else:
             move = {"type": "gov_transition", "taskId": spec.task_id, "toState": "REVIEW", "reason": "done"}
             await self._ask(spec.mailbox, move)
+        self._answers.forget(spec.mailbox / "responses")
 
     async def _ask(self, mailbox: Path, request: dict[str, Any]) -> None:
         name = f"bench-{next(self._numbers)}"
+        answered = self._answers.expect(mailbox / "responses", f"{name}.json")
         temporary = mailbox / "tasks" / f"{name}.tmp"
         temporary.write_text(json.dumps({**request, "request_id": name}))
         temporary.rename(mailbox / "tasks" / f"{name}.json")
-        response = mailbox / "responses" / f"{name}.json"
-        while not response.exists():
-            await asyncio.sleep(0.002)
-        answer = json.loads(response.read_text())
+        await answered
+        answer = json.loads((mailbox / "responses" / f"{name}.json").read_text())
         assert answer["status"] == "executed", answer

@@ -19,9 +19,9 @@ _HARMLESS = frozenset(
 
 
 def open_writer(path: Path, tables: frozenset[str], connect: Connect) -> sqlite3.Connection:
-    """The writer's: writes the given tables and nothing else. Waits 10 ms for a lock; the writer itself tries again."""
+    """The writer's: writes the given tables and nothing else. Waits 1 ms for a lock; the writer itself tries again."""
     connection = _open(path, "rw", connect)
-    return _prepared(connection, tables, {**_LASTING, "busy_timeout": 10, "journal_size_limit": 64 << 20})
+    return _prepared(connection, tables, {**_LASTING, "busy_timeout": 1, "journal_size_limit": 64 << 20})
 
 
 def open_reader(path: Path, connect: Connect) -> sqlite3.Connection:
@@ -58,9 +58,9 @@ def _open(path: Path, mode: str, connect: Connect) -> sqlite3.Connection:
 
 
 def _prepared(connection: sqlite3.Connection, tables: frozenset[str], pragmas: dict[str, int]) -> sqlite3.Connection:
-    _set(connection, pragmas)
     # The first use of json_each declares its table, which the authorizer would take for DDL; later uses do not.
     connection.execute("SELECT value FROM json_each('[]')").fetchall()
+    _set(connection, pragmas)
     connection.set_authorizer(_authorizer(tables))
     return connection
 

@@ -13,6 +13,8 @@ from nanoclaw_core.clock import Clock
 from nanoclaw_store import failures
 from nanoclaw_store.tx import Tx
 
+_PAUSE_SECONDS = 0.0003  # others hold the lock for about a millisecond
+
 Unit = Callable[[Tx], Any]
 
 
@@ -193,7 +195,7 @@ class Writer(threading.Thread):
                 # SQLite's own waiting grows to 100 ms a step, which starves one of several busy services.
                 if not failures.is_busy(error) or time.monotonic() > deadline:
                     raise
-                time.sleep(0.001)
+                time.sleep(_PAUSE_SECONDS)
 
     def _commit(self, connection: sqlite3.Connection) -> None:
         try:

@@ -63,8 +63,10 @@ class Watch:
             self._again.cancel()
             self._again = None
         if self._inotify is not None:
-            asyncio.get_running_loop().remove_reader(self._inotify.fd)
-            self._inotify.close()
+            loop = asyncio.get_running_loop()
+            loop.remove_reader(self._inotify.fd)
+            # The kernel waits there until nobody looks at the watches any more: milliseconds, with the loop held up.
+            loop.run_in_executor(None, self._inotify.close)
             self._inotify = None
         self._sources.clear()
 
