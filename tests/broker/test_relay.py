@@ -295,6 +295,23 @@ async def test_a_request_that_the_budget_does_not_cover_does_not_leave(thinking:
         assert len(api.requests) == 1
 
 
+async def test_what_is_set_aside_for_a_request_does_not_stand_in_its_own_way(
+    thinking: Any, api: MessagesApi, governance: Any, held: Held
+) -> None:
+    """It takes up nearly all that the day leaves, is asked about again and again, and goes on."""
+    api.next(Reply(pause=held))
+    async with thinking() as agent:
+        await limit_the_day(agent, 1)
+        stream = agent.events()
+        await anext(stream)
+        twice = len(governance.asked) + 2
+        async with asyncio.timeout(10):
+            while len(governance.asked) < twice:
+                await asyncio.sleep(0.01)
+        held.let_go()
+        assert [event async for event in stream][-1]["type"] == "message_stop"
+
+
 BREACHES: dict[str, Any] = {
     "a revoked grant": (lambda agent: agent.broker.revoke("llm"), "NO_CAPABILITY"),
     "a freeze": (
@@ -385,7 +402,8 @@ async def test_an_answer_that_breaks_off_is_unknown_and_harmless(thinking: Any, 
 async def test_an_answer_that_takes_too_long_is_cut_off(thinking: Any, api: MessagesApi, held: Held) -> None:
     """After RELAY_SECONDS, whole or streamed."""
     async with thinking(relay_seconds=1.0) as agent:
-        api.next(Reply(pause=held))
+        drops = Reply(texts=("drip.",) * 50, pause=lambda number: threading.Event().wait(0.2))  # never silent for long
+        api.next(drops)
         assert error_of([event async for event in agent.events()][-1]) == ("timeout_error", "EFFECT_UNKNOWN")
         api.next(Reply(pause=lambda number: held(1)))
         assert error_of(await agent.ask()) == ("timeout_error", "EFFECT_UNKNOWN")
