@@ -19,6 +19,7 @@ from nanoclaw_broker.kept_params import Seal
 from nanoclaw_broker.kill_switch import KillSwitch
 from nanoclaw_broker.lapsing import Lapsing
 from nanoclaw_broker.lock import held
+from nanoclaw_broker.memory import withhold
 from nanoclaw_broker.observing import Observer
 from nanoclaw_broker.pending_list import PendingList
 from nanoclaw_broker.providers import Environment
@@ -144,6 +145,7 @@ def _reload(secrets: Secrets) -> None:
 
 def main(environ: Mapping[str, str] = os.environ) -> int:
     """The exit code."""
+    withhold()
     try:
         settings = read(environ)
         telemetry = setup("broker", environ)

@@ -1,6 +1,7 @@
 """The secrets that the broker alone can read: its own key, those of the providers, and keeping them out of answers."""
 
 import base64
+import html
 import json
 import os
 import re
@@ -17,6 +18,8 @@ from nanoclaw_core.secret_files import SHORTEST
 
 KEY_BYTES = 32
 SCRUBBED = "[scrubbed]"
+_ESCAPE = re.compile("%[0-9A-F]{2}")
+_LEFT_BY_BROWSERS = "!#$&'()*+,/:;=?@~"
 
 
 class Secrets:
@@ -83,16 +86,28 @@ class Secrets:
 
 
 def encodings(value: str) -> set[str]:
-    """How a secret may look in a text: plain, URL-encoded, hexadecimal, in JSON, inside base64 at any offset."""
+    """How a secret may look in a text: plain, URL-encoded, hexadecimal, in JSON, in HTML, in base64 at any offset."""
     raw = value.encode()
-    forms = {value, quote(value, safe=""), quote_plus(value), raw.hex(), raw.hex().upper()}
-    forms |= {json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]}
+    forms = {value, raw.hex(), raw.hex().upper(), html.escape(value), html.escape(value, quote=False)}
+    for quoted in (quote(value, safe=""), quote(value), quote(value, safe=_LEFT_BY_BROWSERS), quote_plus(value)):
+        forms |= {quoted, _ESCAPE.sub(lambda match: match[0].lower(), quoted)}
+    for encode in (_as_json, _as_ascii_json):
+        once = encode(value)
+        forms |= {once, once.replace("/", "\\/"), encode(once), encode(once.replace("/", "\\/"))}  # JSON in JSON, too
     for offset in range(3):
-        for encode in (base64.b64encode, base64.urlsafe_b64encode):
+        for encode_base64 in (base64.b64encode, base64.urlsafe_b64encode):
             # Characters that also depend on what stands before or after the secret are left out.
-            encoded = encode(b"\0" * offset + raw).decode()
+            encoded = encode_base64(b"\0" * offset + raw).decode()
             forms.add(encoded[(offset * 8 + 5) // 6 : (offset + len(raw)) * 8 // 6])
     return {form for form in forms if len(form) >= SHORTEST}
+
+
+def _as_json(value: str) -> str:
+    return json.dumps(value, ensure_ascii=False)[1:-1]
+
+
+def _as_ascii_json(value: str) -> str:
+    return json.dumps(value)[1:-1]
 
 
 def open_key(path: Path) -> bytes:
