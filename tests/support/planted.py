@@ -3,6 +3,7 @@
 import base64
 import html
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from urllib.parse import quote
 
@@ -11,12 +12,16 @@ def _base64(encode: Callable[[bytes], bytes], before: int) -> Callable[[str], st
     return lambda secret: encode(b"user:"[:before] + secret.encode() + b"~~~").decode()
 
 
+def _small(url: str) -> str:
+    return re.sub("%..", lambda escape: escape[0].lower(), url)
+
+
 ECHOES: Mapping[str, Callable[[str], str]] = {
     "plain": str,
     "in a sentence": lambda secret: f"invalid key {secret}, try another",
     "url": lambda secret: quote(secret, safe=""),
     "url with slashes": quote,
-    "url in small letters": lambda secret: quote(secret, safe="").replace("%2F", "%2f").replace("%2B", "%2b"),
+    "url in small letters": lambda secret: _small(quote(secret, safe="")),
     "hex": lambda secret: secret.encode().hex(),
     "HEX": lambda secret: secret.encode().hex().upper(),
     "json": json.dumps,
@@ -32,7 +37,7 @@ def needles(secret: str) -> Iterator[str]:
     """Texts that only this secret leads to."""
     yield from (secret, secret.encode().hex(), secret.encode().hex().upper(), html.escape(secret))
     for url in (quote(secret, safe=""), quote(secret)):
-        yield from (url, url.replace("%2F", "%2f").replace("%2B", "%2b"))
+        yield from (url, _small(url))
     yield from (json.dumps(secret)[1:-1], json.dumps(json.dumps(secret)[1:-1])[1:-1])
     for before in (0, 1, 2):
         for encode in (base64.b64encode, base64.urlsafe_b64encode):

