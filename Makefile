@@ -9,7 +9,7 @@ READY  := $(VENV)/.ready
 TOOLS  := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/nanoclaw/bin
 PROTOS := $(sort $(wildcard protos/nanoclaw/*/v1/*.proto))
 
-.PHONY: help demo demo-docker up down logs ps images operator serve serve-detached stop status test test-crash test-docker test-clients check lint format types walls stubs-in-step breaking protos release-protos jaeger bench requirements clean
+.PHONY: help demo demo-docker up down logs ps images operator serve serve-detached stop status test test-crash test-docker test-clients check lint format types walls stubs-in-step breaking protos release-protos jaeger sbom bench requirements clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -117,6 +117,23 @@ $(TOOLS)/jaeger:
 	  nice go build -buildvcs=false -trimpath -ldflags '-s -w -X github.com/jaegertracing/jaeger/internal/version.latestVersion=v2.13.0' -o $@.new ./cmd/jaeger
 	@mv $@.new $@
 
+# What an image is made of, installed as the Dockerfile installs it, read by a tool in an environment of its own.
+SBOMS := $(addprefix dist/sbom/,nanoclaw-os.cdx.json nanoclaw-agent.cdx.json)
+sbom: $(SBOMS) ## what the two images install, with versions and licences, as CycloneDX: dist/sbom
+
+build/sbom/tool: requirements/sbom.txt
+	@$(PYTHON) -m venv --clear $@ && $@/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+
+dist/sbom/nanoclaw-os.cdx.json: requirements/main.txt
+dist/sbom/nanoclaw-agent.cdx.json: requirements/agent.txt
+$(SBOMS): pyproject.toml | build/sbom/tool
+	@mkdir -p $(@D) && $(PYTHON) -m venv --clear build/sbom/$(@F)
+	@build/sbom/$(@F)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(filter requirements/%,$^)
+	@build/sbom/$(@F)/bin/python -m pip uninstall --quiet --yes pip setuptools
+	@build/sbom/tool/bin/cyclonedx-py environment build/sbom/$(@F)/bin/python --pyproject pyproject.toml \
+	  --output-reproducible --output-format JSON --output-file $@
+	@echo $@
+
 bench: $(READY) ## measure what docs/promises.md promises, as ratios in one run; writes bench/results/latest.json
 	$(BIN)/python -m bench
 
@@ -126,6 +143,7 @@ requirements: $(READY) ## compile requirements/*.txt anew from pyproject.toml
 	echo 'hatchling>=1.27' | $(BIN)/uv pip compile - --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --upgrade -o requirements/build.txt -q
 	$(BIN)/python -c 'import tomllib; print("\n".join(tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["agent"]))' \
 	  | $(BIN)/uv pip compile - --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --upgrade -o requirements/agent.txt -q
+	echo 'cyclonedx-bom>=7.0' | $(BIN)/uv pip compile - --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --upgrade -o requirements/sbom.txt -q
 
 clean: ## remove the virtual environment, caches and ./var (asks first)
 	@read -r -p "remove $(VENV), caches and ./var with all tasks in it? [y/N] " answer && [ "$$answer" = y ]
