@@ -60,7 +60,7 @@ def test_a_container_gets_the_same(tmp_path: Path) -> None:
     """Its folder as the engine's machine knows it, read-only, and the variable."""
     site = Site(tmp_path, "/srv/nanoclaw", "", "image", 10002, "")
     mailbox = tmp_path / "attempts" / "a-1" / "ipc"
-    spec = AttemptSpec("a-1", "key", "t1", Group("developer", Role.EXECUTOR), mailbox, "{}\n")
+    spec = AttemptSpec("a-1", "key", "t1", Group("developer", Role.EXECUTOR, ("agent",)), mailbox, "{}\n")
     without = container_spec.configuration(spec, site, {})
     given = container_spec.configuration(dataclasses.replace(spec, relay=mailbox.with_name("relay")), site, {})
     mounts = [one for one in given["HostConfig"]["Mounts"] if one not in without["HostConfig"]["Mounts"]]
