@@ -127,9 +127,13 @@ def children(pid: int) -> list[int]:
         return [int(name) for name in os.listdir("/proc") if name.isdecimal() and _parent(name) == pid]
 
 
-def marked(attempt_id: str) -> list[int]:
-    """Living processes that were started with this attempt's environment, as far as we may look."""
-    mark = f"NANOCLAW_ATTEMPT={attempt_id}".encode()
+RUN = "NANOCLAW_RUN"
+"""The variable that marks an attempt's processes. Not by its id: another home on the machine may have the same one."""
+
+
+def marked(run: str) -> list[int]:
+    """Living processes that were started with this mark in their environment, as far as we may look."""
+    mark = f"{RUN}={run}".encode()
     found = []
     for name in os.listdir("/proc"):
         if name.isdecimal():

@@ -2,6 +2,7 @@
 
 import math
 import shutil
+import uuid
 from pathlib import Path
 from tempfile import mkdtemp
 
@@ -45,7 +46,8 @@ def prepare(spec: AttemptSpec, folder: Path, *, group_dir: Path, sandbox: Sandbo
             "mailbox": str(spec.mailbox),
             "sandboxed": sandbox is not None,
             "argv": command,
-            "env": environment(spec, group_dir, inside=sandbox is not None),
+            "run": (run := uuid.uuid4().hex),
+            "env": environment(spec, group_dir, inside=sandbox is not None) | {files.RUN: run},
             "cwd": str(group_dir) if sandbox is None else "/",
             "stdin": spec.stdin,
             "limits": limits(spec.group),

@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from nanoclaw_dispatcher import attempt_files as files
 from nanoclaw_dispatcher.runtime import EndReason, Observed, RunState
@@ -35,13 +36,13 @@ def observe(attempt_id: str, folder: str) -> Observed:
         return Observed(attempt_id, RunState.ABSENT)
     if held:
         if started and not shim_lives(folder):
-            _kill_marked(attempt_id)  # its sandbox holds the lock until it is gone
+            _kill_marked(spec)  # its sandbox holds the lock until it is gone
         return Observed(attempt_id, RunState.RUNNING, started_at=started_at)
     same_boot = spec is not None and spec.get("boot_id") == files.boot_id()
     if not started and same_boot:
         return Observed(attempt_id, RunState.CREATED)
     # Without a sandbox, what the agent started in turn may live on.
-    if same_boot and _kill_marked(attempt_id):
+    if same_boot and _kill_marked(spec):
         return Observed(attempt_id, RunState.RUNNING, started_at=started_at)
     return Observed(attempt_id, RunState.LOST, started_at=started_at)
 
@@ -113,9 +114,9 @@ def _shim(folder: str) -> Iterator[int | None]:
         os.close(descriptor)
 
 
-def _kill_marked(attempt_id: str) -> bool:
+def _kill_marked(spec: dict[str, Any] | None) -> bool:
     """SIGKILL to what is left of a dead shim's attempt; answers whether there was anything."""
-    found = files.marked(attempt_id)
+    found = files.marked(spec["run"]) if spec is not None and "run" in spec else []
     for pid in found:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(pid, signal.SIGKILL)

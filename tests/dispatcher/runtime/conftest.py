@@ -200,6 +200,14 @@ class ProcessPlace(_Place):
         assert started is not None
         return int(started["pid"])
 
+    def family(self, attempt_id: str) -> list[int]:
+        """The living processes of the attempt."""
+        from nanoclaw_dispatcher import attempt_files
+
+        spec = attempt_files.read(str(self.home / "attempts" / attempt_id / "run"), attempt_files.SPEC)
+        assert spec is not None
+        return attempt_files.marked(spec["run"])
+
     async def lose(self, attempt_id: str) -> None:
         os.kill(self.shim(attempt_id), signal.SIGKILL)
 

@@ -151,21 +151,21 @@ async def test_a_shim_takes_its_agent_along(processes: Any) -> None:
     program = processes.command("wait")
     script = "(trap '' HUP TERM; sleep 300) & setsid sleep 300 & " + program[2]
     await processes.started("a-1", "wait", command=("/bin/sh", "-c", script, *program[3:]))
-    family = files.marked("a-1")
+    family = processes.family("a-1")
     assert len(family) >= 3
     os.kill(processes.shim("a-1"), signal.SIGKILL)
     assert (await processes.runtime.wait("a-1")).state is RunState.LOST
-    assert [pid for pid in family if alive(pid) and pid in files.marked("a-1")] == []
+    assert [pid for pid in family if alive(pid) and pid in processes.family("a-1")] == []
 
 
 async def test_an_agent_dies_with_its_shim_though_nobody_looks(processes: Any) -> None:
     """The kernel sees to it, not a dispatcher that comes by."""
     await processes.started("a-1", "wait")
-    family = files.marked("a-1")
+    family = processes.family("a-1")
     os.kill(processes.shim("a-1"), signal.SIGKILL)
 
     async def gone() -> bool:
-        return not set(family[:1]) & set(files.marked("a-1"))
+        return not set(family[:1]) & set(processes.family("a-1"))
 
     await processes.until(gone)
 
@@ -175,7 +175,7 @@ async def test_what_an_agent_leaves_behind_ends_with_it(processes: Any) -> None:
     script = "setsid sh -c 'trap \"\" TERM; sleep 300' & sleep 300 & exit 0"
     await processes.started("a-1", "wait", command=("/bin/sh", "-c", "echo ready; " + script))
     assert (await processes.runtime.wait("a-1")).exit_code == 0
-    assert files.marked("a-1") == []
+    assert processes.family("a-1") == []
 
 
 async def test_a_shim_that_hangs_is_put_down(processes: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,7 +184,7 @@ async def test_a_shim_that_hangs_is_put_down(processes: Any, monkeypatch: pytest
     await processes.started("a-1", "wait")
     os.kill(processes.shim("a-1"), signal.SIGSTOP)
     assert (await processes.runtime.stop("a-1", 0.1)).state is RunState.LOST
-    assert files.marked("a-1") == []
+    assert processes.family("a-1") == []
 
 
 async def test_the_fork_server_may_die_between_two_starts(processes: Any) -> None:
@@ -361,3 +361,18 @@ async def test_output_takes_two_megabytes_of_disk_at_most(processes: Any) -> Non
 
 def _run(place: Any, attempt_id: str) -> str:
     return str(place.home / "attempts" / attempt_id / "run")
+
+
+async def test_another_homes_attempt_of_the_same_name_is_left_alone(processes: Any, tmp_path: Path) -> None:
+    """Two clones on one machine may run a task of the same name: what dies in the one does not end the other."""
+    other = type(processes)(tmp_path, processes.sandboxed)
+    await other.open()
+    try:
+        await processes.started("a-1", "wait")
+        await other.started("a-1", "wait")
+        os.kill(processes.shim("a-1"), signal.SIGKILL)
+        assert (await processes.runtime.wait("a-1")).state is RunState.LOST
+        assert (await other.runtime.inspect("a-1")).state is RunState.RUNNING
+        assert other.family("a-1")
+    finally:
+        await other.close()
