@@ -1,5 +1,7 @@
 """Providers: found as entry points, refused with clear errors where they can't work."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -58,6 +60,17 @@ def test_the_built_in_ones_are_there(tmp_path: Any) -> None:
         for action in provider.actions:
             assert '"type":"object"' in action.params_schema
             assert action.description
+
+
+def test_a_broker_without_configuration_pays_for_no_heavy_library(tmp_path: Any) -> None:
+    """They are imported at the first use, or where they are configured: the one of `mcp` alone takes 30 MB."""
+    script = (
+        "import sys, pathlib, nanoclaw_broker.__main__ as main\n"
+        "main.registry.load(main.Environment(pathlib.Path(sys.argv[1])), main.BUILTIN, [])\n"
+        "print(*{'mcp', 'httpx2', 'jsonschema', 'aiosmtplib', 'asyncpg'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", script, tmp_path], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
 
 
 def test_installed_packages_add_theirs(tmp_path: Any) -> None:

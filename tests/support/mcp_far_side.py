@@ -1,0 +1,63 @@
+"""An MCP server for tests, of the `mcp` package: over stdio when started as a program, over HTTP by `app`."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from mcp.server.mcpserver import MCPServer
+from mcp.server.mcpserver.exceptions import ToolError
+
+
+def build(folder: Path) -> MCPServer:
+    """Its tools leave their effects in `folder`/notes; `folder`/strict there makes `note` ask for more."""
+    server = MCPServer("far side", log_level="CRITICAL")
+    notes = folder / "notes"
+
+    def note(text: str) -> str:
+        """Writes a note."""
+        with notes.open("a") as file:
+            file.write(text + "\n")
+        if text == "die":
+            os._exit(1)
+        if text == "fail":
+            raise ToolError("the pencil broke")
+        return f"noted {text}"
+
+    def strict_note(text: str, colour: str) -> str:
+        """Writes a coloured note."""
+        return note(f"{colour} {text}")
+
+    def add(a: int, b: int) -> int:
+        """Adds two numbers."""
+        return a + b
+
+    def environment() -> dict[str, str]:
+        """What it was started with."""
+        return dict(os.environ)
+
+    def much(size: int) -> str:
+        """A long text."""
+        return "x" * size
+
+    def secret_tool() -> str:
+        """Nobody listed it."""
+        notes.write_text("called")
+        return "you should not see this"
+
+    if (folder / "strict").exists():
+        server.add_tool(strict_note, name="note")
+    else:
+        server.add_tool(note)
+    for tool in (add, environment, much, secret_tool):
+        server.add_tool(tool)
+    return server
+
+
+def app(folder: Path) -> Any:
+    """It as an ASGI application, at /mcp."""
+    return build(folder).streamable_http_app()
+
+
+if __name__ == "__main__":
+    build(Path(sys.argv[1])).run("stdio")
