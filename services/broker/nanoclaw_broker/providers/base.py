@@ -19,7 +19,7 @@ from nanoclaw_core.errors import NanoclawError
 class Params(BaseModel):
     """Parameters of an action: unknown members are refused, values are not coerced, error texts show no values."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, hide_input_in_errors=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, hide_input_in_errors=True, defer_build=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,7 @@ class Refused(Exception):
 class Section(BaseModel):
     """A provider's section of `config/providers.toml`: unknown members are refused."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, hide_input_in_errors=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, hide_input_in_errors=True, defer_build=True)
 
 
 S = TypeVar("S", bound=Section)
