@@ -257,10 +257,12 @@ def start(home: Path, counter: Counter, governance_server: Server, dial: Callabl
     """`async with start(rate_l1=1000) as broker:` serves one; afterwards the invariants hold."""
 
     @asynccontextmanager
-    async def started(telemetry: Telemetry | None = None, **settings: Any) -> AsyncIterator[Running]:
+    async def started(
+        telemetry: Telemetry | None = None, also: tuple[EntryPoint, ...] = (), **settings: Any
+    ) -> AsyncIterator[Running]:
         chosen = replace(Settings(home=home, drain_seconds=1.0), **settings)
         up = asyncio.Event()
-        points = [Point("count", counter.provider), Point("locked", counter.locked)]
+        points = [Point("count", counter.provider), Point("locked", counter.locked), *also]
         serving = asyncio.create_task(run(chosen, telemetry=telemetry, ready=up.set, found=points))
         waiting = asyncio.create_task(up.wait())
         await asyncio.wait({serving, waiting}, return_when=asyncio.FIRST_COMPLETED)
