@@ -35,8 +35,9 @@ up: $(READY) images ## start everything in containers, wait until all are health
 	@deploy/compose up -d --remove-orphans
 	@$(BIN)/nanoclaw containers
 
-down: ## stop and remove the containers; data stays (VOLUMES=1 removes the store, too)
+down: ## stop and remove the containers, those of agents too; data stays (VOLUMES=1 removes the store, too)
 	@deploy/compose down --remove-orphans $(if $(filter 1,$(VOLUMES)),--volumes)
+	@docker ps -aq --filter label=nanoclaw.home=$${NANOCLAW_DATA:-$(CURDIR)/var/docker/data} | xargs -r docker rm -f >/dev/null
 
 logs: ## follow the containers' logs (SERVICE=broker for one)
 	@deploy/compose logs -f --tail 100 $(SERVICE)
