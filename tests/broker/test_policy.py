@@ -4,6 +4,8 @@ import ast
 import hashlib
 import itertools
 import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -41,9 +43,10 @@ def test_tables_and_migrations_agree() -> None:
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> sqlite3.Connection:
+def database(tmp_path: Path) -> Iterator[sqlite3.Connection]:
     migrate(tmp_path / "nanoclaw.db", SLICE)
-    return sqlite3.connect(tmp_path / "nanoclaw.db", isolation_level=None)
+    with closing(sqlite3.connect(tmp_path / "nanoclaw.db", isolation_level=None)) as connection:
+        yield connection
 
 
 OPEN = (State.AWAITING_APPROVAL, State.PREPARED, State.SENT)

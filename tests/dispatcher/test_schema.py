@@ -2,6 +2,7 @@
 
 import re
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,13 +22,14 @@ def test_the_tables_are_those_that_the_migrations_make() -> None:
 
 
 @pytest.fixture
-def disk(tmp_path: Path) -> sqlite3.Connection:
+def disk(tmp_path: Path) -> Iterator[sqlite3.Connection]:
     """The migrated slice, without the slice's authorizer: what the schema itself refuses."""
     migrate(tmp_path / "n.db", SLICE)
     connection = sqlite3.connect(tmp_path / "n.db", isolation_level=None)
     connection.execute("PRAGMA foreign_keys = ON")
     _insert(connection, "gov_dispatches", id="d", dispatch_key="t:READY->DOING:v1", **DISPATCH)
-    return connection
+    yield connection
+    connection.close()
 
 
 DISPATCH = {

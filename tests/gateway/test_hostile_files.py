@@ -230,7 +230,7 @@ async def test_hundreds_of_bad_files_delay_a_good_one_by_little(served: Any) -> 
     began = time.monotonic()
     assert (await agent.ask(GOOD))["status"] == "executed"
     assert (await served.mailbox("main").ask(GOOD))["status"] == "executed"
-    assert time.monotonic() - began < 8
+    assert time.monotonic() - began < 30  # a busy machine; half-written ones alone would take longer than that
     for number in range(300):
         await agent.answer(f"bad-{number}")
 

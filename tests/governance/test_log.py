@@ -26,10 +26,8 @@ def test_the_tables_are_those_of_the_migrations() -> None:
 
 async def test_the_indexes_are_those_of_the_migrations(kernel) -> None:
     """Every index that tables.py declares is there."""
-    there = {
-        row[0]
-        for row in sqlite3.connect(kernel.database.path).execute("SELECT name FROM sqlite_schema WHERE sql NOTNULL")
-    }
+    with opened(kernel) as connection:
+        there = {row[0] for row in connection.execute("SELECT name FROM sqlite_schema WHERE sql NOTNULL")}
     declared = {index.name for table in METADATA.tables.values() for index in table.indexes}
     assert declared
     assert declared <= there

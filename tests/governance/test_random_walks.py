@@ -329,4 +329,4 @@ def test_the_walk_finds_a_guard_that_is_gone(mutant: str, monkeypatch: pytest.Mo
     module, name, replacement = MUTANTS[mutant]
     monkeypatch.setattr(module, name, replacement)
     with pytest.raises((AssertionError, ExceptionGroup)):
-        run_state_machine_as_test(Walk, settings=settings(SETTINGS, max_examples=100, report_multiple_bugs=False))
+        run_state_machine_as_test(Walk, settings=settings(SETTINGS, max_examples=500, report_multiple_bugs=False))
