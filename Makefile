@@ -9,7 +9,7 @@ READY  := $(VENV)/.ready
 TOOLS  := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/nanoclaw/bin
 PROTOS := $(sort $(wildcard protos/nanoclaw/*/v1/*.proto))
 
-.PHONY: help demo demo-docker up down logs ps images operator serve serve-detached stop status test test-crash test-docker test-clients check lint format types walls stubs-in-step breaking protos release-protos jaeger sbom bench requirements clean
+.PHONY: help demo demo-docker up down logs ps images operator serve serve-detached stop status test fuzz test-crash test-docker test-clients check lint format types walls stubs-in-step breaking protos release-protos jaeger sbom bench requirements clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -67,6 +67,9 @@ status: $(READY) ## what is running and where the tasks are
 
 test: $(READY) ## the tests (under two minutes)
 	$(BIN)/python -m pytest -n auto
+
+fuzz: $(READY) ## many more tries of what agents and other sides may write (FUZZ_EXAMPLES=2000; a few minutes)
+	FUZZ_EXAMPLES=$(or $(FUZZ_EXAMPLES),2000) $(BIN)/python -m pytest tests/fuzz tests/broker/test_replies.py --hypothesis-profile=fuzz --timeout 900
 
 test-crash: $(READY) ## the crash sweep: services and agents killed at random moments (under ten minutes)
 	$(BIN)/python -m pytest -m crash --timeout 900

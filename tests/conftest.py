@@ -1,6 +1,7 @@
 """What the tests of all services share: a short home with secrets, servers and channels that close, a collector."""
 
 import asyncio
+import os
 import shutil
 import tempfile
 import threading
@@ -11,10 +12,19 @@ from typing import Any
 
 import grpc
 import pytest
+from hypothesis import HealthCheck, settings
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 
 from nanoclaw_cli.collector import Span, spans_of
 from nanoclaw_rpc import Credentials, Server, ServiceSpec, connect
+
+settings.register_profile(  # of `make fuzz`
+    "fuzz",
+    max_examples=int(os.environ.get("FUZZ_EXAMPLES", "2000")),
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    print_blob=True,
+)
 
 
 @pytest.fixture

@@ -24,6 +24,9 @@ from nanoclaw_store import Database, Tx
 T = TypeVar("T")
 log = structlog.get_logger()
 
+_MOST_MICROS = 10**12
+"""Of one call; whoever charges more is not believed, and what was spent can still be added up."""
+
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
@@ -143,7 +146,7 @@ def as_end(ended: answers.Ended, stake: Stake, duration_ms: int = 0) -> End:
         result_summary=ended.response.summary,
         answer=ended.response.SerializeToString(),
         duration_ms=duration_ms,
-        cost_micros=stake.reserved_micros if ended.cost_micros is None else ended.cost_micros,
+        cost_micros=stake.reserved_micros if ended.cost_micros is None else min(ended.cost_micros, _MOST_MICROS),
         in_trouble=ended.in_trouble,
     )
 

@@ -49,7 +49,7 @@ def read_url(text: str) -> httpx.URL:
     """Raises Refused INVALID_URL."""
     try:
         url = httpx.URL(text)
-        port = url.port
+        port, _ = url.port, url.host  # which decodes what begins with xn--
     except (httpx.InvalidURL, ValueError):
         raise Refused("INVALID_URL", "url: not a URL", "send an absolute http or https URL") from None
     if url.scheme not in DEFAULT_PORTS or not url.raw_host or url.userinfo or port == 0:
@@ -138,7 +138,7 @@ class Fetch(Action[FetchParams]):
 
 async def answered(response: httpx.Response, url: httpx.URL, *, body: bool) -> Result:
     """An answer as an agent gets it: status, a few headers, and the body cut to what fits."""
-    if body and response.headers.get("content-encoding", "identity").lower() != "identity":
+    if body and is_compressed(response):
         raise ActionFailed("ENCODING_NOT_ALLOWED", "the answer is compressed, though that was not asked for")
     read, whole = b"", True
     async for chunk in response.aiter_raw(8192):
@@ -176,6 +176,11 @@ def _shown(body: bytes, content_type: str) -> dict[str, Any]:
     if texts or not kind:
         return {"body": body.decode("utf-8", errors="replace")}
     return {"body_base64": base64.b64encode(body).decode()}
+
+
+def is_compressed(response: httpx.Response) -> bool:
+    """Though that was not asked for."""
+    return str(response.headers.get("content-encoding", "identity")).lower() != "identity"
 
 
 class Get(Fetch):

@@ -24,7 +24,15 @@ from nanoclaw_broker.providers.base import (
     Section,
 )
 from nanoclaw_broker.providers.guarded import GuardedBackend, GuardedTransport, NotAllowed, Resolve
-from nanoclaw_broker.providers.http_read import TIMEOUTS, USER_AGENT, HeaderValue, answered, port_of, read_url
+from nanoclaw_broker.providers.http_read import (
+    TIMEOUTS,
+    USER_AGENT,
+    HeaderValue,
+    answered,
+    is_compressed,
+    port_of,
+    read_url,
+)
 from nanoclaw_core.errors import NanoclawError
 
 MOST_SENT = 256 * 1024
@@ -169,7 +177,8 @@ class Send(Action[SendParams]):
             try:
                 if response.status_code >= 500 and response.status_code not in _SURELY_NOT_DONE:
                     raise ConnectionError(f"status {response.status_code}")
-                result = await answered(response, url, body=True)
+                # A body that can't be shown does not make undone what was done.
+                result = await answered(response, url, body=not is_compressed(response))
             finally:
                 await response.aclose()
         if response.status_code >= 400:

@@ -10,7 +10,7 @@ import httpx
 from pydantic import Field, SecretStr
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 
-from nanoclaw_broker.providers.base import ActionFailed, Section
+from nanoclaw_broker.providers.base import ActionFailed, NoReply, Section
 
 TOKEN = "github_token"  # noqa: S105  a secret's name
 _NEXT = re.compile(r'[?&]page=(\d+)[^>]*>;\s*rel="next"')
@@ -25,8 +25,8 @@ class GithubSection(Section):
     repos: list[str] = Field(default_factory=list)
 
 
-class Unanswered(ConnectionError):
-    """The server had trouble: a request that changes something may have been carried out."""
+class Unanswered(NoReply, ConnectionError):
+    """The server had trouble, or can't be understood: a request that changes something may have been carried out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,13 +86,20 @@ class Api:
             "authorization": f"Bearer {self._token().get_secret_value()}",
         }
         async with httpx.AsyncClient(timeout=self._timeout, trust_env=False, follow_redirects=False) as client:
-            response = await client.request(method, self._base_url + path, params=query, json=body, headers=headers)
+            try:
+                response = await client.request(method, self._base_url + path, params=query, json=body, headers=headers)
+            except httpx.DecodingError:
+                raise Unanswered("an answer that can't be unpacked") from None
         if response.status_code in _UNSURE:
             raise Unanswered(f"status {response.status_code}")
         if not response.is_success:
             raise _no(response)
         page = _NEXT.search(response.headers.get("link", ""))
-        return Answer(response.json() if response.content else None, int(page[1]) if page else 0)
+        try:
+            data = response.json() if response.content else None
+        except (ValueError, RecursionError):
+            raise Unanswered("an answer that is not JSON") from None
+        return Answer(data, int(page[1]) if page else 0)
 
 
 def _down(error: Exception) -> ActionFailed:
@@ -131,7 +138,7 @@ def _said(response: httpx.Response) -> str:
             if isinstance(one, dict)
         )
         text = str(body.get("message", "")) + (f": {details}" if details else "")
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, TypeError, RecursionError):
         text = ""
     return f"GitHub answers {response.status_code}: {text or 'without saying why'}"[:_MOST_MESSAGE]
 

@@ -10,7 +10,7 @@ from nanoclaw_broker.policy import Level
 from nanoclaw_broker.providers.base import Effect, Result
 from nanoclaw_broker.providers.github.reads import Ref
 from nanoclaw_broker.providers.github.repos import RepoAction, RepoParams
-from nanoclaw_broker.providers.github.shapes import SHAPES, shaped
+from nanoclaw_broker.providers.github.shapes import SHAPES, created, shaped
 from nanoclaw_broker.providers.github.writes import Body, Sha, Title, marked, marker
 
 
@@ -69,7 +69,7 @@ class Merge(Irrevocable[MergeParams]):
         """The merge."""
         body = {"sha": params.sha, "merge_method": params.method}
         answer = await self._api.send("PUT", f"/repos/{params.repo}/pulls/{params.number}/merge", body)
-        return Result(shaped(answer.data, SHAPES["merge"]), f"merged {params.repo}#{params.number}")
+        return Result(created(answer.data, "merge"), f"merged {params.repo}#{params.number}")
 
     async def verify(self, params: MergeParams, effect: Effect) -> Result | None:
         """It is merged at that head, by whomever."""
@@ -97,7 +97,7 @@ class Release(Irrevocable[ReleaseParams]):
         if params.target is not None:
             body["target_commitish"] = params.target
         answer = await self._api.send("POST", f"/repos/{params.repo}/releases", body)
-        return Result(shaped(answer.data, SHAPES["release"]), f"released {params.tag} of {params.repo}")
+        return Result(created(answer.data, "release"), f"released {params.tag} of {params.repo}")
 
     async def verify(self, params: ReleaseParams, effect: Effect) -> Result | None:
         """By its tag and marker."""

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from nanoclaw_broker.providers.base import NoReply
+
 MOST_TEXT = 8_000
 Shape = Mapping[str, Any]
 
@@ -32,6 +34,16 @@ SHAPES: Mapping[str, Shape] = {
     "release": dict.fromkeys(("id", "tag_name", "name", "draft", "prerelease", "html_url", "created_at"), True),
     "merge": dict.fromkeys(("sha", "merged", "message"), True),
 }  # fmt: skip
+
+
+_TOLD_BY = {"issue": "number", "comment": "id", "pull": "number", "ref": "ref", "release": "id", "merge": "sha"}
+
+
+def created(value: Any, name: str) -> Any:
+    """What was made, of a shape. Raises NoReply for what says nothing of it: a proxy's word is not GitHub's."""
+    if not isinstance(value, Mapping) or not value.get(_TOLD_BY[name]):
+        raise NoReply("GitHub's answer does not say what was made")
+    return shaped(value, SHAPES[name])
 
 
 def shaped(value: Any, shape: Shape) -> Any:

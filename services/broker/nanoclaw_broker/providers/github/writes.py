@@ -9,7 +9,7 @@ from nanoclaw_broker.policy import Level
 from nanoclaw_broker.providers.base import Effect, Result
 from nanoclaw_broker.providers.github.reads import Ref
 from nanoclaw_broker.providers.github.repos import RepoAction, RepoParams
-from nanoclaw_broker.providers.github.shapes import SHAPES, shaped
+from nanoclaw_broker.providers.github.shapes import created
 
 Title = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 Body = Annotated[str, StringConstraints(max_length=60_000)]
@@ -175,7 +175,7 @@ class CreatePull(Write[PullParams]):
 
 
 def _result(data: Any, shape: str, where: str) -> Result:
-    return Result(shaped(data, SHAPES[shape]), f"{shape} in {where}")
+    return Result(created(data, shape), f"{shape} in {where}")
 
 
 WRITES: tuple[type[Write[Any]], ...] = (CreateIssue, Comment, CreateBranch, CreatePull)

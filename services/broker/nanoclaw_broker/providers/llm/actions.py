@@ -103,6 +103,8 @@ class Messages(_Asking[MessagesParams]):
     ) -> dict[str, Any]:
         """The message, counted by the meter. Raises ActionFailed, NoReply."""
         message = await self.api.whole(Request(f"/v1/messages{query}", encode(params), seconds, betas))
+        if not isinstance(message.get("content"), list):
+            raise NoReply("the model's API answered what is no message")
         meter.message(message)
         return message
 

@@ -93,7 +93,7 @@ class Api:
         response: httpx.Response = await again(self._send, request)
         try:
             yield response
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             raise NoReply(f"the answer broke off: {type(error).__name__}") from None
         finally:
             await response.aclose()
@@ -117,9 +117,12 @@ class Api:
             raise NoReply(f"no reply: {type(error).__name__}") from None
         if response.status_code == httpx.codes.OK:
             return response
+        if response.is_success:  # it may have done what it was asked
+            await response.aclose()
+            raise NoReply(f"the model's API answered {response.status_code}")
         try:
             body = await _read(response, failures.MOST_ERROR_BYTES)
-        except (httpx.TransportError, NoReply):
+        except (httpx.RequestError, NoReply):
             body = b""  # its status says enough
         finally:
             await response.aclose()
