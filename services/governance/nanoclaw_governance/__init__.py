@@ -1,5 +1,8 @@
 """The kernel: tasks, gates, approvals, products, and the log that is the truth about them."""
 
-from nanoclaw_core.lean import without_terminal
+import sys
 
-without_terminal()
+if sys.argv[:1] == ["-m"]:  # so it reads while `python -m` locates what it runs: this is the service, not an import
+    from nanoclaw_core.lean import without_terminal
+
+    without_terminal()
