@@ -18,12 +18,17 @@ _STYLES = {"DOING": "green", "REVIEW": "yellow", "APPROVAL": "magenta", "DONE": 
 
 @dataclass
 class Board:
-    """What the live view shows; `render` makes a Rich renderable of it."""
+    """What the live view shows; `render` makes a Rich renderable of it.
+
+    call: what a call would do that people vote on. call_title: where it stands.
+    """
 
     services: dict[str, str] = field(default_factory=dict)
     tasks: dict[str, pb.Task] = field(default_factory=dict)
     facts: deque[str] = field(default_factory=lambda: deque(maxlen=8))
     headline: str = ""
+    call: str = ""
+    call_title: str = ""
 
     def render(self) -> RenderableType:
         """The whole view."""
@@ -35,6 +40,7 @@ class Board:
             Text(self.headline, style="bold"),
             services,
             columns(self.tasks.values()),
+            *([Panel(Text(self.call), title=self.call_title, box=box.ROUNDED)] if self.call else []),
             Panel(Text("\n".join(self.facts), no_wrap=True, overflow="ellipsis"), title="log", box=box.ROUNDED),
         )
 

@@ -1,4 +1,4 @@
-"""What the demo asks of the system: two products, a grant, and five tasks that between them take every path."""
+"""What the demo asks of the system: two products, two grants, and six tasks that between them take every path."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -31,6 +31,13 @@ do: write totals.md: Signup experiment: 46.50 over two channels.
 """
 
 
+_ANNOUNCE = """\
+Announce the signup to customers: a write that can't be taken back, so two operators vote on the very call.
+
+do: call http post {"url": "%s", "json": {"title": "Signup opens on Monday", "audience": "customers"}} -> announced.json
+"""
+
+
 def products(run: str) -> tuple[pb.CreateProductRequest, pb.CreateProductRequest]:
     """The product that the work is for, and one that gets killed."""
     return (
@@ -39,21 +46,25 @@ def products(run: str) -> tuple[pb.CreateProductRequest, pb.CreateProductRequest
     )
 
 
-def grant(run: str) -> broker.GrantRequest:
-    """Lets the developer group use the broker's pure transformations for the product, for a day."""
-    request = broker.GrantRequest(
-        request_id=f"{run}-grant",
-        group="developer",
-        provider="json",
-        access_level=broker.ACCESS_LEVEL_L1,
-        product_id=f"{run}-atlas",
-    )
-    request.expires_at.FromDatetime(datetime.now(UTC) + timedelta(days=1))
-    return request
+def grants(run: str) -> list[broker.GrantRequest]:
+    """Lets the developer group transform JSON for the product, and ask for the one kind of write, for a day."""
+    pure = broker.GrantRequest(provider="json", access_level=broker.ACCESS_LEVEL_L1)
+    write = broker.GrantRequest(provider="http", access_level=broker.ACCESS_LEVEL_L3, allowed_actions=["post"])
+    for request in (pure, write):
+        request.request_id = f"{run}-grant-{request.provider}"
+        request.group = "developer"
+        request.product_id = f"{run}-atlas"
+        request.expires_at.FromDatetime(datetime.now(UTC) + timedelta(days=1))
+    return [pure, write]
 
 
-def stories(run: str) -> list[Story]:
-    """The five tasks."""
+def write_task(run: str) -> str:
+    """The id of the task whose agent writes to the outside world."""
+    return f"{run}-6"
+
+
+def stories(run: str, announce_to: str) -> list[Story]:
+    """The six tasks. announce_to: where the sixth one's agent writes to; empty: it is left out."""
 
     def task(number: int, **fields: object) -> pb.CreateTaskRequest:
         request = pb.CreateTaskRequest(
@@ -65,7 +76,7 @@ def stories(run: str) -> list[Story]:
         request.MergeFrom(pb.CreateTaskRequest(**fields))  # type: ignore[arg-type]
         return request
 
-    return [
+    played = [
         Story(
             "through a Security gate, with a brokered call on the way",
             task(
@@ -111,4 +122,16 @@ def stories(run: str) -> list[Story]:
             task(5, title="Polish the relic", task_type=pb.TASK_TYPE_FEATURE, product_id=f"{run}-relic"),
             refusal="PRODUCT_KILLED",
         ),
+        Story(
+            "writes to the outside world, once, after two operators' votes",
+            task(
+                6,
+                title="Announce the signup",
+                task_type=pb.TASK_TYPE_OPS,
+                gate=pb.GATE_NONE,
+                description=_ANNOUNCE % announce_to,
+            ),
+            _STRAIGHT,
+        ),
     ]
+    return played if announce_to else played[:-1]

@@ -6,7 +6,7 @@ import shlex
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -17,6 +17,7 @@ from nanoclaw.dispatcher.v1 import dispatcher_pb2 as dispatcher
 from nanoclaw.dispatcher.v1 import dispatcher_pb2_grpc
 from nanoclaw.governance.v1 import governance_pb2 as pb
 from nanoclaw_cli import trace_view
+from nanoclaw_cli.announcement import Announcement
 from nanoclaw_cli.collector import Collector
 from nanoclaw_cli.commands import output_of
 from nanoclaw_cli.invocation import Invocation
@@ -46,12 +47,17 @@ class Stage(Protocol):
     logs: str
     patience: float
 
+    @property
+    def announcement(self) -> Announcement | None:
+        """The write to the outside world that can be played here; None where the broker could reach nobody."""
+        ...
+
     def running(self, notice: Notice) -> AbstractAsyncContextManager[None]:
         """The services, serving, inside."""
         ...
 
-    def connect(self, service: str) -> grpc.aio.Channel:
-        """A channel to a service as the founder."""
+    def connect(self, service: str, operator: str = "") -> grpc.aio.Channel:
+        """A channel to a service as an operator; without a name as the one who plays."""
         ...
 
     async def verdict(self) -> Verdict:
@@ -70,12 +76,18 @@ class Processes:
     home: Path
     environ: Mapping[str, str]
     patience: float = 45.0
+    announcement: Announcement = field(init=False)
     _collector: Collector = field(init=False)
 
     def __post_init__(self) -> None:
+        self.announcement = Announcement(self.home, self._secrets)
         self._collector = Collector(self.home / "logs" / "traces.jsonl")
         self.headline = f"NanoClaw OS demo · data in {self.home}"
         self.logs = f"the services' logs are in {self.home / 'logs'}"
+
+    @property
+    def _secrets(self) -> Path:
+        return Path(self.environ.get("NANOCLAW_SECRETS") or self.home / "secrets")
 
     @property
     def _endpoint(self) -> str | None:
@@ -87,16 +99,19 @@ class Processes:
         (self.home / "logs").mkdir(parents=True, exist_ok=True)
         async with self._collector.serving() as ours:
             environ = {
-                **self.environ,
+                **self.announcement.environ(self.environ),
                 "OTEL_EXPORTER_OTLP_ENDPOINT": ours if self._endpoint is None else self._endpoint,
             }
-            async with Supervisor(self.home, [sys.executable], environ, notice=notice).running():
+            supervisor = Supervisor(
+                self.home, [sys.executable], environ, notice=notice, prepare=self.announcement.prepared
+            )
+            async with supervisor.running():
                 yield
 
-    def connect(self, service: str) -> grpc.aio.Channel:
+    def connect(self, service: str, operator: str = "") -> grpc.aio.Channel:
         """Over its socket."""
         found = next(one for one in SERVICES if one.name == service)
-        token = self.home / "secrets" / "operators" / "founder.token"
+        token = self._secrets / "operators" / f"{operator or 'founder'}.token"
         return connect(found.target(self.home), token_file=token)
 
     async def verdict(self) -> Verdict:
@@ -124,6 +139,7 @@ class Containers:
     compose: str
     traces: str = ""
     patience: float = 120.0
+    announcement: Announcement | None = None
 
     def __post_init__(self) -> None:
         self.headline = f"NanoClaw OS demo · containers at {self.invocation.at}"
@@ -139,10 +155,10 @@ class Containers:
         self.headline += f" · agents: {answer.runtime}, {answer.isolation}"
         yield
 
-    def connect(self, service: str) -> grpc.aio.Channel:
+    def connect(self, service: str, operator: str = "") -> grpc.aio.Channel:
         """Over its port, with the operator's certificate."""
         found = next(one for one in SERVICES if one.name == service)
-        given = self.invocation
+        given = replace(self.invocation, operator=operator or self.invocation.operator)
         return connect(given.target(found), token_file=given.token_file, tls=given.tls, peer=service)
 
     async def verdict(self) -> Verdict:

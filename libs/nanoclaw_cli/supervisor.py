@@ -6,7 +6,7 @@ import json
 import os
 import signal
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,8 @@ class Supervisor:
 
     command: what runs a Python module, `[interpreter]`. environ: what each service gets, to which home and, with
     `ports`, a loopback address each are added. backoff: seconds to wait before a crashed service is started again,
-    the next one for each crash in a row. services: in the order of their start.
+    the next one for each crash in a row. services: in the order of their start. prepare: entered once the home is ours,
+    before the first service starts, and left after the last has stopped.
     Raises ALREADY_RUNNING where another supervisor holds the home.
     """
 
@@ -47,6 +48,7 @@ class Supervisor:
     notice: Notice = lambda name, what: None
     backoff: Sequence[float] = BACKOFF_SECONDS
     services: Sequence[Service] = SERVICES
+    prepare: Callable[[], AbstractContextManager[None]] = nullcontext
     _processes: dict[str, asyncio.subprocess.Process] = field(default_factory=dict)
     _watches: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     restarts: dict[str, int] = field(default_factory=dict)
@@ -59,13 +61,14 @@ class Supervisor:
         with (self.home / "run" / "supervisor.lock").open("w") as lock:
             _hold(lock.fileno(), self.home)
             stop_orphans(self.home)
-            try:
-                for service in self.services:
-                    await self._start(service)
-                await asyncio.gather(*(self._require_serving(service) for service in self.services))
-                yield self
-            finally:
-                await self.stop()
+            with self.prepare():
+                try:
+                    for service in self.services:
+                        await self._start(service)
+                    await asyncio.gather(*(self._require_serving(service) for service in self.services))
+                    yield self
+                finally:
+                    await self.stop()
 
     async def _start(self, service: Service) -> None:
         self.notice(service.name, "starting")

@@ -63,7 +63,7 @@ async def run(
         token = credentials.token_file("service:broker")
         key = open_key(settings.secrets_folder / "broker.key")
         secrets = Secrets(settings.secrets_folder / "broker", also=(key.hex(), token.read_text().strip()))
-        environment = Environment(home, settings.http_allow, secrets.get, configuration(home))
+        environment = Environment(home, settings.http_allow, secrets.get, configuration(home, settings.provider_files))
         providers = registry.Registry(registry.load(environment, BUILTIN, found), secrets)
         database = await Database.open(home / "store" / "nanoclaw.db", SLICE)
         channel = connect(

@@ -20,9 +20,10 @@ class Settings:
     """home: NANOCLAW_HOME. secrets: NANOCLAW_SECRETS; unset: home/secrets. listen, governance: empty for the sockets
     under home. Times in seconds, counts per group.
 
-    http_allow: hosts that the provider http may reach, comma separated; see nanoclaw_broker.providers.http. metrics:
-    a loopback host:port. call_seconds: how long a call may take at the most; agents give up at 30. grace_seconds: for
-    calls under way when we stop. lock_seconds: how long to wait for a broker that is just stopping.
+    http_allow: hosts that the provider http may reach, comma separated; see nanoclaw_broker.providers.http. providers:
+    further files like config/providers.toml, comma separated. metrics: a loopback host:port. call_seconds: how long a
+    call may take at the most; agents give up at 30. grace_seconds: for calls under way when we stop. lock_seconds: how
+    long to wait for a broker that is just stopping.
     reconcile_seconds: until an UNKNOWN call is first looked for. quiet_seconds: how long after its end a call that the
     provider does not know counts as not done.
     relay_pending: requests of an attempt's relay at once. relay_rate, relay_soft, relay_hard: of a group through its
@@ -39,6 +40,7 @@ class Settings:
     governance: str = ""
     metrics: str = ""
     http_allow: str = ""
+    providers: str = ""
     call_seconds: float = 25.0
     drain_seconds: float = 4.0
     grace_seconds: float = 3.0
@@ -99,6 +101,11 @@ class Settings:
     def addresses(self) -> list[str]:
         """Where to listen."""
         return listening(self.listen, self.home, "broker")
+
+    @property
+    def provider_files(self) -> list[Path]:
+        """Files like config/providers.toml beside it."""
+        return [Path(one.strip()) for one in self.providers.split(",") if one.strip()]
 
     @property
     def secrets_folder(self) -> Path:
