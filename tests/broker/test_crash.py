@@ -136,7 +136,9 @@ async def reach(dial: Any, home: Path, principal: str, **options: Any) -> Any:
     return stub
 
 
-@pytest.mark.parametrize("rounds", [2, pytest.param(20, marks=[pytest.mark.crash, pytest.mark.timeout(300)])])
+@pytest.mark.crash
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("rounds", [20])
 async def test_killed_under_load_no_effect_happens_twice_and_none_is_lost_unnoticed(
     home: Path, dial: Any, governance_server: Any, rounds: int
 ) -> None:

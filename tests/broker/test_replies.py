@@ -159,7 +159,7 @@ async def test_no_reply_breaks_a_call_or_is_taken_for_what_it_is_not(start: Any,
                 answer: pb.CallResponse = await broker.call(provider, action, params, group=group)
                 return answer
 
-            tries = settings.default.max_examples // 4  # each is a whole call
+            tries = settings.default.max_examples // 8  # each is a whole call
 
             @settings(max_examples=tries, deadline=None, suppress_health_check=list(HealthCheck))
             @given(st.sampled_from(sorted(CALLS)), replies())

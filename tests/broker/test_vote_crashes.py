@@ -44,6 +44,8 @@ from nanoclaw_broker.__main__ import main
 sys.exit(main())
 """
 
+pytestmark = [pytest.mark.crash, pytest.mark.timeout(120)]
+
 
 @contextmanager
 def process(home: Path, at: str) -> Iterator[subprocess.Popen[bytes]]:

@@ -285,6 +285,8 @@ async def kill_and_go_on(world: Any, kills: int, seed: int) -> None:
     assert world.rows("SELECT count(*) FROM ipc_requests") == [(len(written),)]
 
 
+@pytest.mark.crash
+@pytest.mark.timeout(120)
 async def test_a_killed_process_loses_and_repeats_nothing(world: Any) -> None:
     """SIGKILL, with real processes and files being written all the while."""
     await kill_and_go_on(world, 2, seed=7)

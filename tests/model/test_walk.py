@@ -39,7 +39,12 @@ def walked(
     [
         pytest.param({"age": 1}, 10_000, id="two dispatchers that decide on readings grown old"),
         pytest.param({"crashes": 1}, 10_000, id="a dispatcher crashes between any two steps"),
-        pytest.param({"deaths": 1, "late": 1, "dispatchers": 1}, 10_000, id="an agent dies, and its file comes late"),
+        pytest.param(
+            {"deaths": 1, "late": 1, "dispatchers": 1},
+            10_000,
+            id="an agent dies, and its file comes late",
+            marks=[pytest.mark.crash, pytest.mark.timeout(120)],
+        ),
         pytest.param({"without": (AGAIN,)}, 3_000, id="the database alone keeps two dispatchers apart"),
     ],
 )
