@@ -21,9 +21,8 @@ from nanoclaw_broker.decision import Outcome
 from nanoclaw_broker.facts import Ask, Facts, Problem, Recorded, Signature, Skill, Task, Usage
 from nanoclaw_broker.freeze import Freeze, Scope
 from nanoclaw_broker.ledger import State
-from nanoclaw_broker.mending import Mending, mend
 from nanoclaw_broker.policy import POLICY_VERSION, Check, Level, Limits
-from nanoclaw_broker.remedy import remedy
+from nanoclaw_broker.remedy import mended, remedy
 from nanoclaw_broker.vote import Ballot, Grounds, Vote
 
 NOW = "2026-11-21T12:00:00.000000Z"
@@ -540,21 +539,13 @@ def test_a_suggested_grant_opens_one_action_and_takes_none(one: Facts) -> None:
     assert before is None or grant.requires_task_gate == before.requires_task_gate
 
 
-def mended(one: Facts) -> Mending:
-    """The facts with the whole remedy applied, and the grant that it took."""
-    mending = Mending(one)
-    while (decision := decide(mending.facts)).outcome in (Outcome.DENY, Outcome.AWAIT) and mend(mending, decision):
-        pass
-    return mending
-
-
 @settings(max_examples=500, suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(anything)
 def test_the_whole_remedy_passes_and_no_part_of_it_can_be_left_out(one: Facts) -> None:
     """With everything that the steps say it passes; with any one part of it undone, or a lesser grant, it does not."""
     if not remedy(one).passable:
         return
-    whole = mended(one)
+    whole, _ = mended(one)
     assert decide(whole.facts).outcome in PASSING
     parts: list[Facts] = []
     for name in ("seen", "keyed", "capabilities", "task", "freezes", "budget", "circuit"):

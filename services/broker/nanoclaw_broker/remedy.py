@@ -1,6 +1,6 @@
 """What would make a refused call pass: the smallest grant or narrowing, found by mending one check after another."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nanoclaw_broker.call import decide
 from nanoclaw_broker.capability import Capability
@@ -10,6 +10,7 @@ from nanoclaw_broker.mending import Mending, mend
 from nanoclaw_broker.policy import Level
 
 _MOST_STEPS = 20
+_PASSING = (Outcome.ALLOW, Outcome.REPLAY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,21 +29,32 @@ class Remedy:
 
 def remedy(facts: Facts) -> Remedy:
     """What would make a call with these facts pass. Pure; `decide` says of the mended facts that they do."""
-    mending = Mending(facts)
-    for _ in range(_MOST_STEPS):
-        decision = decide(mending.facts)
-        if decision.outcome not in (Outcome.DENY, Outcome.AWAIT):
-            return _done(mending, passable=decision.outcome in (Outcome.ALLOW, Outcome.REPLAY))
-        if not mend(mending, decision):
-            return _done(mending, passable=False)
-    return _done(mending, passable=False)
-
-
-def _done(mending: Mending, *, passable: bool) -> Remedy:
+    mending, passable = mended(facts)
     steps = list(mending.steps)
     if mending.grant is not None:
         steps.insert(0, f"ask {_who_grants(mending.grant)} for: {describe(mending.grant)}")
     return Remedy(passable, tuple(steps), mending.grant, mending.wait_until)
+
+
+def mended(facts: Facts) -> tuple[Mending, bool]:
+    """The facts with all put right that can be, and whether they pass then."""
+    mending = Mending(facts)
+    passable = _put_right(mending)
+    if passable and mending.grant is not None:
+        without = replace(mending.facts, capabilities=facts.capabilities)
+        if decide(without).outcome in _PASSING:  # the task that it takes is of a product that there is a grant for
+            mending.facts, mending.grant = without, None
+    return mending, passable
+
+
+def _put_right(mending: Mending) -> bool:
+    for _ in range(_MOST_STEPS):
+        decision = decide(mending.facts)
+        if decision.outcome not in (Outcome.DENY, Outcome.AWAIT):
+            return decision.outcome in _PASSING
+        if not mend(mending, decision):
+            return False
+    return False
 
 
 def _who_grants(grant: Capability) -> str:
