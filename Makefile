@@ -9,7 +9,7 @@ READY  := $(VENV)/.ready
 TOOLS  := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/nanoclaw/bin
 PROTOS := $(sort $(wildcard protos/nanoclaw/*/v1/*.proto))
 
-.PHONY: help demo demo-docker up down logs ps images operator serve serve-detached stop status test fuzz test-crash test-docker test-clients check lint format types walls stubs-in-step breaking protos release-protos jaeger sbom bench requirements clean
+.PHONY: help demo demo-docker up down logs ps images operator serve serve-detached stop status test fuzz test-system test-crash test-docker test-clients check lint format types walls stubs-in-step breaking protos release-protos jaeger sbom bench requirements clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -73,6 +73,9 @@ fuzz: $(READY) ## many more tries of what agents and other sides may write (FUZZ
 
 test-crash: $(READY) ## the crash sweep: services and agents killed at random moments (under ten minutes)
 	$(BIN)/python -m pytest -m crash --timeout 900
+
+test-system: $(READY) ## whole systems: TLS between all four, planted secrets, models through the relay, a real Jaeger
+	$(BIN)/python -m pytest -m system -n auto
 
 test-docker: $(READY) ## the tests that need a Docker engine; skipped, with the reason, where there is none
 	$(BIN)/python -m pytest -m docker --timeout 300

@@ -4,6 +4,7 @@ import io
 import json
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 
 from nanoclaw_cli.demo import demo
@@ -34,6 +35,7 @@ async def test_the_demo_ends_with_every_task_where_it_must_be_and_one_trace_over
     assert any("DONE" in span["attributes"].values() for span in trace)
 
 
+@pytest.mark.system
 async def test_the_write_of_the_demo_goes_out_once_after_two_votes_and_leaves_a_home_as_it_was(
     short_home: Path, environ: dict[str, str]
 ) -> None:

@@ -34,7 +34,10 @@ do: try call http get {{"url": "https://example.com/?key={PLANTED}"}}
 do: message {PLANTED}
 """
 
-pytestmark = pytest.mark.skipif(BINARY is None, reason="jaeger is not on PATH (`make jaeger` builds it, with Go)")
+pytestmark = [
+    pytest.mark.system,
+    pytest.mark.skipif(BINARY is None, reason="jaeger is not on PATH (`make jaeger` builds it, with Go)"),
+]
 
 
 @pytest.fixture

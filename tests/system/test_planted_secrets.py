@@ -126,6 +126,7 @@ def settings(environ: dict[str, str], collector: Any) -> dict[str, str]:
     return found
 
 
+@pytest.mark.system
 @pytest.mark.timeout(120)
 async def test_no_planted_secret_is_in_anything_that_a_system_wrote_or_showed(
     short_home: Path, settings: dict[str, str], collector: Any

@@ -145,6 +145,7 @@ def configure(home: Path, api: MessagesApi) -> None:
     (folder / "agent.py").write_text(AGENT.replace("PORT", api.url.rpartition(":")[2]))
 
 
+@pytest.mark.system
 async def test_an_sdk_thinks_without_a_network(short_home: Path, environ: dict[str, str], api: MessagesApi) -> None:
     """Plain and streamed; refused, too dear and cut off in the SDK's own errors; every request in the ledger."""
     home, go_on = short_home, threading.Event()
@@ -211,6 +212,7 @@ async def test_an_sdk_thinks_without_a_network(short_home: Path, environ: dict[s
     assert_key_nowhere(home)
 
 
+@pytest.mark.system
 async def test_the_reference_agent_thinks_too(short_home: Path, environ: dict[str, str], api: MessagesApi) -> None:
     """Without any SDK, as its plan says."""
     home = short_home

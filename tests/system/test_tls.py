@@ -50,6 +50,7 @@ async def founder(short_home: Path, over_tcp: dict[str, str]) -> AsyncIterator[T
         yield Tls(folder_of(secrets, "operator:founder"), "operator:founder")
 
 
+@pytest.mark.system
 async def test_a_task_is_done_while_certificates_and_authority_are_changed_under_it(
     founder: Tls, ports: dict[str, int], short_home: Path
 ) -> None:
@@ -90,6 +91,7 @@ async def test_a_task_is_done_while_certificates_and_authority_are_changed_under
     shutil.which("grpcurl") is None,
     reason="grpcurl is not installed (go install github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.3)",
 )
+@pytest.mark.system
 @pytest.mark.timeout(120)  # six seconds, but nine processes one after the other: a busy machine stretches them
 async def test_the_page_about_tls_works_when_pasted(
     short_home: Path, over_tcp: dict[str, str], ports: dict[str, int]
