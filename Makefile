@@ -65,8 +65,9 @@ stop: $(READY) ## stop what `make serve` or `make serve-detached` started
 status: $(READY) ## what is running and where the tasks are
 	@$(BIN)/nanoclaw status
 
+# Twice as many workers as cores: tests of services also wait.
 test: $(READY) ## the tests (under two minutes)
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n $$((2 * $$(nproc)))
 
 fuzz: $(READY) ## many more tries of what agents and other sides may write (FUZZ_EXAMPLES=2000; a few minutes)
 	FUZZ_EXAMPLES=$(or $(FUZZ_EXAMPLES),2000) $(BIN)/python -m pytest tests/fuzz tests/broker/test_replies.py --hypothesis-profile=fuzz --timeout 900

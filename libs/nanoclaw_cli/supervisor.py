@@ -52,6 +52,7 @@ class Supervisor:
     _processes: dict[str, asyncio.subprocess.Process] = field(default_factory=dict)
     _watches: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     restarts: dict[str, int] = field(default_factory=dict)
+    _logged: dict[str, int] = field(default_factory=dict)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["Supervisor"]:
@@ -76,6 +77,7 @@ class Supervisor:
         if self.ports:
             environ.setdefault(f"{service.prefix}LISTEN", f"{service.target(self.home)},127.0.0.1:{service.port}")
         with service.log(self.home).open("ab") as output:
+            self._logged[service.name] = output.tell()
             process = await asyncio.create_subprocess_exec(
                 *self.command,
                 "-m",
@@ -112,9 +114,14 @@ class Supervisor:
             raise NanoclawError(
                 Kind.UNAVAILABLE,
                 "SERVICE_DID_NOT_START",
-                f"{service.name} does not serve: {last_line(service.log(self.home))}",
+                f"{service.name} does not serve: {self._why(service)}",
                 next_step=f"read {service.log(self.home)}",
             )
+
+    def _why(self, service: Service) -> str:
+        """What it said last, in this life; else where nobody answered."""
+        said = last_line(service.log(self.home), self._logged[service.name])
+        return said or f"nothing answers on {service.socket(self.home)} after {START_SECONDS:g} s"
 
     async def _serves(self, service: Service) -> bool:
         """Waits until it serves, or ends, or 30 s are over."""
@@ -167,10 +174,10 @@ async def is_serving(target: str, timeout: float = 1.0, *, tls: Tls | None = Non
     return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
 
-def last_line(path: Path) -> str:
-    """The last line of a log, for an error message; empty if there is none."""
+def last_line(path: Path, after: int = 0) -> str:
+    """The last line of a log beyond so many bytes, for an error message; empty if there is none."""
     try:
-        lines = path.read_text(errors="replace").strip().splitlines()
+        lines = path.read_bytes()[after:].decode(errors="replace").strip().splitlines()
     except FileNotFoundError:
         return ""
     return lines[-1][:500] if lines else ""

@@ -20,7 +20,7 @@ from nanoclaw_cli import desired
 from nanoclaw_cli.invocation import command, current
 from nanoclaw_cli.output import console, say, say_json, say_line
 from nanoclaw_cli.processes import signal_process, wait_until_gone
-from nanoclaw_cli.services import SERVICES
+from nanoclaw_cli.services import SERVICES, Service
 from nanoclaw_cli.supervisor import START_SECONDS, STOP_GRACE_SECONDS, Supervisor, last_line, read_state
 from nanoclaw_core.errors import Kind, NanoclawError
 from nanoclaw_telemetry import logs
@@ -155,7 +155,7 @@ def _nothing() -> Iterator[None]:
 
 
 def _whereabouts(home: Path, ports: bool) -> str:
-    where = ", ".join(f"{service.name} 127.0.0.1:{service.port}" for service in SERVICES) if ports else ""
+    where = ", ".join(f"{service.name} {port}" for service in SERVICES for port in _ports(service, ports))
     return "\n".join(
         line
         for line in (
@@ -167,6 +167,14 @@ def _whereabouts(home: Path, ports: bool) -> str:
         )
         if line
     )
+
+
+def _ports(service: Service, ports: bool) -> list[str]:
+    """Where it listens besides its socket: what the environment says goes before the ports of `up`."""
+    given = os.environ.get(f"{service.prefix}LISTEN")
+    if given is None:
+        return [f"127.0.0.1:{service.port}"] if ports else []
+    return [part.strip() for part in given.split(",") if part.strip() and not part.strip().startswith("unix:")]
 
 
 class _Progress:
@@ -197,7 +205,7 @@ class _Progress:
         """They all serve."""
         if self._quiet:
             services = {service.name: service.target(home) for service in SERVICES}
-            say_line({"services": services, "ports": {one.name: one.port for one in SERVICES} if ports else {}})
+            say_line({"services": services, "ports": {one.name: _ports(one, ports) for one in SERVICES}})
         else:
             self._console.print(f"{_whereabouts(home, ports)}\nCtrl-C stops it", markup=False)
 

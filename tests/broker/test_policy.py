@@ -3,6 +3,7 @@
 import ast
 import hashlib
 import itertools
+import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -42,9 +43,17 @@ def test_tables_and_migrations_agree() -> None:
     assert_schema_matches(SLICE, metadata)
 
 
+@pytest.fixture(scope="module")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty database of the slice, to be copied."""
+    path = tmp_path_factory.mktemp("migrated") / "nanoclaw.db"
+    migrate(path, SLICE)
+    return path
+
+
 @pytest.fixture
-def database(tmp_path: Path) -> Iterator[sqlite3.Connection]:
-    migrate(tmp_path / "nanoclaw.db", SLICE)
+def database(migrated: Path, tmp_path: Path) -> Iterator[sqlite3.Connection]:
+    shutil.copy(migrated, tmp_path / "nanoclaw.db")
     with closing(sqlite3.connect(tmp_path / "nanoclaw.db", isolation_level=None)) as connection:
         yield connection
 

@@ -323,6 +323,7 @@ MUTANTS: dict[str, tuple[Any, str, Any]] = {
 }
 
 
+@pytest.mark.crash  # seconds each, for they shrink what they find
 @pytest.mark.parametrize("mutant", MUTANTS)
 def test_the_walk_finds_a_guard_that_is_gone(mutant: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same walk over a kernel without one of its guards fails: so it would have noticed."""

@@ -36,6 +36,7 @@ def clone(tmp_path: Path, ports: dict[str, int], system: Supervisor) -> tuple[Pa
     return tmp_path, f"127.0.0.1:{ports['governance']}"
 
 
+@pytest.mark.system
 async def test_the_wheel_brings_the_stubs_and_a_program_can_call_with_them(
     clone: tuple[Path, str], tmp_path: Path
 ) -> None:
