@@ -316,7 +316,8 @@ async def test_a_call_through_the_broker_is_in_the_ledger_and_shows_no_key(
         api.next(Reply(breaks_after=1))
         broken = await broker.call("llm", "messages", ASK | {"stream": True})
         assert (broken.status, broken.code) == (pb.CALL_STATUS_TIMEOUT, "EFFECT_UNKNOWN")
-        assert (await broker.record(broken.call_id)).state == pb.CALL_STATE_UNKNOWN
+        given_up = (pb.CALL_STATE_UNKNOWN, pb.CALL_STATE_ABANDONED)  # harmless, so it is given up a moment later
+        assert (await broker.record(broken.call_id)).state in given_up
     for path in home.rglob("*"):
         if path.is_file() and path.name != "llm_api_key":
             assert KEY.encode() not in path.read_bytes(), path

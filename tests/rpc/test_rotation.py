@@ -172,7 +172,11 @@ async def test_files_half_way_through_a_change_leave_the_old_ones_in_force(
     await stub.GetTask(pb.GetTaskRequest())
     first, second, third = (number for number, _ in came)
     assert first == second != third
-    events = [line["event"] for line in log_lines() if line["event"].startswith("certificate ")]
+    events: list[str] = []
+    async with asyncio.timeout(10):
+        while "certificate reloaded" not in events:
+            await asyncio.sleep(0.005)
+            events = [line["event"] for line in log_lines() if line["event"].startswith("certificate ")]
     assert events == ["certificate not reloaded", "certificate reloaded"]
 
 
