@@ -8,7 +8,8 @@ from typing import Any
 from nanoclaw.broker.v1 import broker_pb2 as pb
 from nanoclaw_broker import params
 from nanoclaw_broker.answers import one_line
-from nanoclaw_broker.calls import BROKER, Entry
+from nanoclaw_broker.calls import Entry
+from nanoclaw_broker.deeds import BROKER
 from nanoclaw_broker.facts import Ask, Signature, Skill
 from nanoclaw_broker.kept_params import Seal
 from nanoclaw_broker.ledger import KEEPING, Kind
@@ -59,7 +60,7 @@ def read(
         idempotency_key=request.idempotency_key,
         attempt=caller.attempt,
         signature=_signature(request, caller) if isinstance(request, pb.CallRequest) else Signature.VALID,
-        lane=Lane.RELAY if caller.via == BROKER else Lane.CALL,
+        lane=Lane.RELAY if caller.via == BROKER.principal else Lane.CALL,
     )
     return Asked(ask, raw, skill, action, fitting)
 
@@ -75,7 +76,7 @@ def _signature(request: pb.CallRequest, caller: Caller) -> Signature:
     """What the gateway says. Where it says nothing the file was not checked, so it counts as unsigned."""
     if caller.via == "service:gateway":
         return _SIGNATURES.get(request.attestation.signature, Signature.MISSING)
-    if caller.via == BROKER:  # our own word: the relay's socket is the identity
+    if caller.via == BROKER.principal:  # our own word: the relay's socket is the identity
         return Signature.VALID
     if request.HasField("attestation"):
         raise denied("ATTESTATION_NOT_YOURS", "only the gateway attests files", "leave attestation out")

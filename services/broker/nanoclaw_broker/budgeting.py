@@ -3,6 +3,7 @@
 from nanoclaw.runtime.v1 import runtime_pb2 as pb
 from nanoclaw_broker import budgets
 from nanoclaw_broker.budget import Line, Period
+from nanoclaw_broker.facts import midnight_after
 from nanoclaw_broker.granting import check_grantee
 from nanoclaw_broker.policy import Limits
 from nanoclaw_broker.tables import REQUESTS
@@ -23,15 +24,13 @@ class Budgets:
         self._limits = limits
         self._idempotency = Idempotency(database, REQUESTS)
 
-    def get(self, group: str, midnight: str) -> pb.GetBudgetResponse:
+    def get(self, group: str) -> pb.GetBudgetResponse:
         """Of a group; of all groups together where it is empty. Raises INVALID_FIELD."""
         if group:
             check_grantee("group", group)
-        return self._database.read(lambda tx: self._read(tx, group, midnight))
+        return self._database.read(lambda tx: self._read(tx, group))
 
-    async def set(
-        self, caller: Caller, request: pb.SetBudgetRequest, midnight: str, trace_id: str
-    ) -> pb.SetBudgetResponse:
+    async def set(self, caller: Caller, request: pb.SetBudgetRequest, trace_id: str) -> pb.SetBudgetResponse:
         """Raises INVALID_FIELD, RAISE_NEEDS_ADMIN."""
         if request.group:
             check_grantee("group", request.group)
@@ -51,7 +50,7 @@ class Budgets:
             overrun = budgets.frozen(tx, request.group) if request.resume else None
             if overrun is not None:
                 budgets.resume(tx, overrun, caller, **references)
-            return pb.SetBudgetResponse(budget=self._read(tx, request.group, midnight))
+            return pb.SetBudgetResponse(budget=self._read(tx, request.group))
 
         return await self._idempotency.run(caller.principal, request, unit)
 
@@ -64,10 +63,10 @@ class Budgets:
         if not request.HasField("limit_cents") or (now is not None and request.limit_cents > now):
             raise denied("RAISE_NEEDS_ADMIN", "only an admin raises a budget", "ask one, or lower it")
 
-    def _read(self, tx: Tx, group: str, midnight: str) -> pb.GetBudgetResponse:
+    def _read(self, tx: Tx, group: str) -> pb.GetBudgetResponse:
         overrun = budgets.frozen(tx, group)
         return pb.GetBudgetResponse(
-            lines=[_line(line, midnight) for line in budgets.lines(tx, group, self._limits)],
+            lines=[_line(line, midnight_after(tx.now)) for line in budgets.lines(tx, group, self._limits)],
             frozen=overrun is not None,
             frozen_reason=overrun["reason"] if overrun is not None else "",
         )

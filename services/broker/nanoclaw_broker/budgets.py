@@ -6,8 +6,9 @@ from sqlalchemy import bindparam, select
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from nanoclaw_broker.budget import MICROS_PER_CENT, Budget, Line, Period
-from nanoclaw_broker.policy import POLICY_VERSION, Limits
-from nanoclaw_broker.tables import LOG, budgets, overruns, spending
+from nanoclaw_broker.deeds import BROKER, log_deed
+from nanoclaw_broker.policy import Limits
+from nanoclaw_broker.tables import budgets, overruns, spending
 from nanoclaw_core.principal import Caller
 from nanoclaw_store import Change, Tx, prepare
 
@@ -50,7 +51,6 @@ _FREEZE = prepare(
         set_={name: _over.excluded[name] for name in ("call_id", "reason", "frozen_at", "active")},
     )
 )
-BROKER = "service:broker"
 _SUMS = 4
 """A claim counts for its group and for all, on its day and for ever."""
 
@@ -133,15 +133,8 @@ def _freeze(tx: Tx, call_id: str, group: str, reserved: int, spent: int) -> None
         "active": 1,
     }
     tx.run(_FREEZE, group_name=group, **columns)
-    LOG.append(
-        tx,
-        action="overrun",
-        principal=BROKER,
-        subject=call_id,
-        reason=str(columns["reason"]),
-        policy_version=POLICY_VERSION,
-        changes=[Change(overruns.name, {"group_name": group}, columns)],
-    )
+    change = Change(overruns.name, {"group_name": group}, columns)
+    log_deed(tx, BROKER, "overrun", change, subject=call_id, reason=str(columns["reason"]))
 
 
 def _cents(micros: int) -> str:
@@ -160,10 +153,8 @@ def set_limit(
         "set_at": tx.now,
     }
     tx.run(_SET, group_name=group, period=period.value, **columns)
-    _log(
-        tx, "set_budget", by, reason, request_id, trace_id,
-        Change(budgets.name, {"group_name": group, "period": period.value}, columns),
-    )  # fmt: skip
+    change = Change(budgets.name, {"group_name": group, "period": period.value}, columns)
+    log_deed(tx, by, "set_budget", change, request_id=request_id, trace_id=trace_id, reason=reason)
 
 
 def resume(tx: Tx, row: sqlite3.Row, by: Caller, *, reason: str, request_id: str, trace_id: str) -> None:
@@ -171,19 +162,4 @@ def resume(tx: Tx, row: sqlite3.Row, by: Caller, *, reason: str, request_id: str
     columns = {"call_id": row["call_id"], "reason": row["reason"], "frozen_at": row["frozen_at"], "active": 0}
     tx.run(_FREEZE, group_name=row["group_name"], **columns)
     change = Change(overruns.name, {"group_name": row["group_name"]}, {"active": 0})
-    _log(tx, "resume_spending", by, reason, request_id, trace_id, change)
-
-
-def _log(tx: Tx, action: str, by: Caller, reason: str, request_id: str, trace_id: str, change: Change) -> None:
-    LOG.append(
-        tx,
-        action=action,
-        principal=by.principal,
-        via=by.via,
-        attempt_id=by.attempt,
-        reason=reason,
-        policy_version=POLICY_VERSION,
-        request_ref=request_id,
-        trace_id=trace_id,
-        changes=[change],
-    )
+    log_deed(tx, by, "resume_spending", change, request_id=request_id, trace_id=trace_id, reason=reason)

@@ -12,13 +12,12 @@ from sqlalchemy.dialects.sqlite import insert as upsert
 
 from nanoclaw_broker import breakers, budgets, kept_params
 from nanoclaw_broker.breaker import Circuit
+from nanoclaw_broker.deeds import BROKER, log_deed
 from nanoclaw_broker.facts import Ask, Facts
 from nanoclaw_broker.ledger import KEEPING, PENDING, Kind, State, UnknownEnd, first_state
 from nanoclaw_broker.policy import POLICY_VERSION
 from nanoclaw_broker.tables import LOG, answers, calls, refusals
 from nanoclaw_store import Change, Tx, prepare
-
-BROKER = "service:broker"
 
 _END = ("state", "code", "reason", "result_summary", "answer_sha256", "duration_ms", "cost_micros", "updated_at")
 _INSERT = prepare(insert(calls))
@@ -77,6 +76,11 @@ class Stake:
     claimed_at: str
     reserved_micros: int = 0
     circuit: str = ""
+
+
+def stake_of(call: sqlite3.Row) -> Stake:
+    """What a call of the ledger has set aside."""
+    return Stake(call["group_name"], call["created_at"], call["cost_micros"], call["circuit"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,17 +264,16 @@ def _told(circuit: Circuit, *, call_id: str, was: State, end: End, now: str) -> 
 
 
 def _log_step(tx: Tx, action: str, call_id: str, was: State, columns: dict[str, Any], trace_id: str) -> None:
-    LOG.append(
+    log_deed(
         tx,
-        action=action,
-        principal=BROKER,
+        BROKER,
+        action,
+        _image(call_id, columns),
+        trace_id=trace_id,
         subject=call_id,
         from_state=was.value,
         to_state=columns["state"],
         reason=columns.get("code", ""),
-        policy_version=POLICY_VERSION,
-        trace_id=trace_id,
-        changes=[_image(call_id, columns)],
     )
 
 

@@ -8,8 +8,9 @@ from sqlalchemy import and_, bindparam, case, func, insert, or_, select, tuple_,
 
 from nanoclaw_broker import freezes
 from nanoclaw_broker.capability import Capability
-from nanoclaw_broker.policy import POLICY_VERSION, Level
-from nanoclaw_broker.tables import LOG, capabilities
+from nanoclaw_broker.deeds import log_deed
+from nanoclaw_broker.policy import Level
+from nanoclaw_broker.tables import capabilities
 from nanoclaw_core.principal import Caller
 from nanoclaw_store import Change, Tx, prepare
 
@@ -139,19 +140,8 @@ def revoke(tx: Tx, row: sqlite3.Row, by: Caller, *, reason: str, request_id: str
 def _log(
     tx: Tx, action: str, id_: str, columns: dict[str, Any], by: Caller, request_id: str, trace_id: str, reason: str = ""
 ) -> None:
-    LOG.append(
-        tx,
-        action=action,
-        principal=by.principal,
-        via=by.via,
-        attempt_id=by.attempt,
-        subject=id_,
-        reason=reason,
-        policy_version=POLICY_VERSION,
-        request_ref=request_id,
-        trace_id=trace_id,
-        changes=[Change(capabilities.name, {"id": id_}, columns)],
-    )
+    change = Change(capabilities.name, {"id": id_}, columns)
+    log_deed(tx, by, action, change, request_id=request_id, trace_id=trace_id, subject=id_, reason=reason)
 
 
 def page(tx: Tx, group: str, after: tuple[str, str, str], most: int, *, include_inactive: bool) -> list[sqlite3.Row]:

@@ -5,9 +5,10 @@ from typing import Any
 
 from sqlalchemy import and_, bindparam, func, insert, or_, select, tuple_, update
 
+from nanoclaw_broker.deeds import log_deed
 from nanoclaw_broker.freeze import Freeze, Scope
-from nanoclaw_broker.policy import POLICY_VERSION, Level
-from nanoclaw_broker.tables import LOG, freezes
+from nanoclaw_broker.policy import Level
+from nanoclaw_broker.tables import freezes
 from nanoclaw_core.principal import Caller
 from nanoclaw_store import Change, Tx, prepare
 
@@ -86,19 +87,9 @@ def _write(
         tx.run(_INSERT, scope=scope.value, name=name, **columns)
     else:
         tx.run(_UPDATE, which_scope=scope.value, which_name=name, **columns)
-    LOG.append(
-        tx,
-        action=action,
-        principal=by.principal,
-        via=by.via,
-        attempt_id=by.attempt,
-        subject=f"{scope.value}:{name}" if name else scope.value,
-        reason=reason,
-        policy_version=POLICY_VERSION,
-        request_ref=request_id,
-        trace_id=trace_id,
-        changes=[Change(freezes.name, {"scope": scope.value, "name": name}, columns)],
-    )
+    change = Change(freezes.name, {"scope": scope.value, "name": name}, columns)
+    subject = f"{scope.value}:{name}" if name else scope.value
+    log_deed(tx, by, action, change, request_id=request_id, trace_id=trace_id, subject=subject, reason=reason)
     row = find(tx, scope, name)
     assert row is not None
     return row

@@ -8,7 +8,7 @@ from sqlalchemy import and_, bindparam, func, insert, or_, select
 from nanoclaw.broker.v1 import broker_pb2 as pb
 from nanoclaw_broker import awaiting, calls, votes
 from nanoclaw_broker.answers import Ended
-from nanoclaw_broker.calls import Entry, Stake
+from nanoclaw_broker.calls import Entry
 from nanoclaw_broker.capability import Capability
 from nanoclaw_broker.checks.votes import grounds_of
 from nanoclaw_broker.execution import as_end
@@ -102,14 +102,9 @@ def page(tx: Tx, after: str, most: int, group: str = "", task_id: str = "") -> l
 def end(tx: Tx, call: sqlite3.Row, ended: Ended) -> None:
     """Ends one that waits: EXPIRED or REJECTED; its parameters are forgotten, what it might cost is given back."""
     action = "expire" if ended.state is State.EXPIRED else "turn_down"
-    stake = stake_of(call)
+    stake = calls.stake_of(call)
     was = State.AWAITING_APPROVAL
     calls.settle(tx, call["call_id"], was, as_end(ended, stake), stake, call["trace_id"], action=action)
-
-
-def stake_of(call: sqlite3.Row) -> Stake:
-    """What a call of the ledger has set aside."""
-    return Stake(call["group_name"], call["created_at"], call["cost_micros"], call["circuit"])
 
 
 def lapse(tx: Tx, call_id: str = "") -> int:

@@ -11,6 +11,7 @@ import structlog
 
 from nanoclaw.broker.v1 import broker_pb2 as pb
 from nanoclaw_broker import kept_params, settled_answers, settlements
+from nanoclaw_broker.deeds import BROKER
 from nanoclaw_broker.kept_params import Seal
 from nanoclaw_broker.ledger import UnknownEnd
 from nanoclaw_broker.providers import Action, ActionFailed, Effect, Params, Result
@@ -20,12 +21,10 @@ from nanoclaw_broker.settlement import LONGEST_SECONDS, Outcome, pause_after, re
 from nanoclaw_broker.standing import still_allowed
 from nanoclaw_core.clock import Clock, from_text, utc_now
 from nanoclaw_core.errors import NanoclawError
-from nanoclaw_core.principal import Caller
 from nanoclaw_store import Database, Tx
 
 log = structlog.get_logger()
 
-BROKER = Caller("service:broker")
 KEY_SECONDS = 3600.0
 """How long a provider surely still knows our key; later than that nothing is sent again."""
 _AT_ONCE = 8
@@ -34,7 +33,7 @@ _PAGE = 200
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """A call in UNKNOWN. raw: its kept parameters, encrypted; None where there are none."""
+    """A call in UNKNOWN."""
 
     call_id: str
     group: str
@@ -47,7 +46,6 @@ class Unknown:
     ended_at: str
     ends_by: UnknownEnd
     trace_id: str
-    ciphertext: bytes | None
 
     @property
     def effect(self) -> Effect:
@@ -176,9 +174,10 @@ class Reconciler:
             raise _NotYet(type(error).__name__) from None
 
     def _as_asked(self, row: Unknown) -> tuple[Action[Any], Params]:
-        if row.ciphertext is None:
+        ciphertext = self._database.read(lambda tx: kept_params.read(tx, row.call_id))
+        if ciphertext is None:
             raise _NotYet("its parameters are not kept")
-        raw = self._seal.open(row.call_id, row.ciphertext)
+        raw = self._seal.open(row.call_id, ciphertext)
         _, action, params = self._registry.find(row.provider, row.action, raw)
         if action is None or params is None:
             raise _NotYet("the provider no longer has the action, or no longer takes these parameters")
@@ -231,7 +230,6 @@ def _unknown(tx: Tx) -> list[Unknown]:
                 ended_at=row["updated_at"],
                 ends_by=UnknownEnd(row["unknown_ends_by"] or UnknownEnd.NONE),
                 trace_id=row["trace_id"],
-                ciphertext=kept_params.read(tx, row["call_id"]),
             )
             for row in rows
         )

@@ -3,7 +3,6 @@
 import structlog
 
 from nanoclaw_broker import answers, calls
-from nanoclaw_broker.calls import Stake
 from nanoclaw_broker.execution import as_end
 from nanoclaw_broker.ledger import Kind, State, state_without_reply
 from nanoclaw_store import Database, Tx
@@ -33,6 +32,6 @@ def _settle_all(tx: Tx) -> int:
             state = state_without_reply(Kind(row["kind"]))
             why = "the broker crashed while it was under way"
             ended = answers.without_reply(call_id, state, why, {}, in_trouble=None)
-        stake = Stake(row["group_name"], row["created_at"], row["cost_micros"], row["circuit"])
+        stake = calls.stake_of(row)
         calls.settle(tx, call_id, was, as_end(ended, stake), stake, row["trace_id"], action="recover")
     return len(rows)

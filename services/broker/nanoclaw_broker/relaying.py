@@ -11,7 +11,7 @@ import structlog
 from nanoclaw.broker.v1 import broker_pb2 as pb
 from nanoclaw_broker import relays
 from nanoclaw_broker.broker import Broker
-from nanoclaw_broker.calls import BROKER
+from nanoclaw_broker.deeds import BROKER
 from nanoclaw_broker.relay.sockets import Sockets
 from nanoclaw_broker.relays import Relay
 from nanoclaw_broker.secrets import Secrets
@@ -86,7 +86,7 @@ class Relaying:
         kept = set()
         for relay in open_ones:
             if not self._sockets.wanted(relay.attempt):
-                await self._database.write(partial(relays.close, attempt=relay.attempt, principal=BROKER))
+                await self._database.write(partial(relays.close, attempt=relay.attempt, principal=BROKER.principal))
                 continue
             kept.add(relay.attempt)
             try:

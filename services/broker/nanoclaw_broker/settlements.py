@@ -7,10 +7,10 @@ from sqlalchemy import bindparam, func, insert, select, update
 
 from nanoclaw.broker.v1 import broker_pb2 as pb
 from nanoclaw_broker import budgets, kept_params, records
+from nanoclaw_broker.deeds import log_deed
 from nanoclaw_broker.ledger import State
-from nanoclaw_broker.policy import POLICY_VERSION
 from nanoclaw_broker.settlement import CODE, STATE, Outcome
-from nanoclaw_broker.tables import LOG, answers, calls, settlements
+from nanoclaw_broker.tables import answers, calls, settlements
 from nanoclaw_core.principal import Caller
 from nanoclaw_store import Change, Tx, prepare
 
@@ -83,21 +83,17 @@ def clear_up(
     tx.run(_INSERT, call_id=call_id, **settled)
     tx.run(_ANSWER, call_id=call_id, given="settlement", answer=recorded)
     kept_params.forget(tx, call_id)
-    LOG.append(
+    log_deed(
         tx,
-        action="clear_up",
-        principal=by.principal,
-        via=by.via,
+        by,
+        "clear_up",
+        Change(calls.name, {"call_id": call_id}, columns),
+        Change(settlements.name, {"call_id": call_id}, settled),
+        request_id=request_id,
+        trace_id=trace_id,
         subject=call_id,
         from_state=State.UNKNOWN.value,
         to_state=STATE[outcome].value,
         reason=note,
-        policy_version=POLICY_VERSION,
-        request_ref=request_id,
-        trace_id=trace_id,
-        changes=[
-            Change(calls.name, {"call_id": call_id}, columns),
-            Change(settlements.name, {"call_id": call_id}, settled),
-        ],
     )
     return True

@@ -4,8 +4,8 @@ import sqlite3
 
 from sqlalchemy import bindparam, insert, select
 
-from nanoclaw_broker.policy import POLICY_VERSION
-from nanoclaw_broker.tables import LOG, votes
+from nanoclaw_broker.deeds import log_deed
+from nanoclaw_broker.tables import votes
 from nanoclaw_broker.vote import Vote, party_of
 from nanoclaw_core.principal import Caller
 from nanoclaw_store import Change, Tx, prepare
@@ -50,17 +50,14 @@ def cast(
         "voted_at": tx.now,
     }
     tx.run(_INSERT, **key, **columns)
-    LOG.append(
+    log_deed(
         tx,
-        action="approve" if approve else "reject",
-        principal=by.principal,
-        via=by.via,
-        attempt_id=by.attempt,
+        by,
+        "approve" if approve else "reject",
+        Change(votes.name, key, columns),
+        request_id=request_id,
+        trace_id=trace_id,
         subject=call_id,
         task_id=task_id,
         reason=notes,
-        policy_version=POLICY_VERSION,
-        request_ref=request_id,
-        trace_id=trace_id,
-        changes=[Change(votes.name, key, columns)],
     )

@@ -55,7 +55,7 @@ class Waiting:
         assert self.params is not None
         row = self.row
         effect = Effect(row["call_id"], row["group_name"], row["task_id"], row["created_at"])
-        return Claimed(effect, self.action, self.params, notes, row["trace_id"], pendings.stake_of(row), kept=True)
+        return Claimed(effect, self.action, self.params, notes, row["trace_id"], calls.stake_of(row), kept=True)
 
 
 class _Stale(Exception):

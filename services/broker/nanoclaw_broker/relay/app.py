@@ -13,7 +13,7 @@ from starlette.routing import Route
 
 from nanoclaw.broker.v1 import broker_pb2 as pb
 from nanoclaw_broker.broker import Broker, Told
-from nanoclaw_broker.calls import BROKER
+from nanoclaw_broker.deeds import BROKER
 from nanoclaw_broker.params import MOST_BYTES
 from nanoclaw_broker.providers.llm import NAME, Messages
 from nanoclaw_broker.relay import refusal
@@ -49,7 +49,7 @@ class RelayApp:
         self._observe = observe
         self._seconds = seconds
         self._clock = clock
-        self._caller = Caller(f"group:{relay.group}", via=BROKER, attempt=relay.attempt)
+        self._caller = Caller(f"group:{relay.group}", via=BROKER.principal, attempt=relay.attempt)
         self._under_way: set[Exchange] = set()
         self.asgi = Starlette(
             routes=[
