@@ -1,16 +1,15 @@
 """`nanoclaw call`: calls through the broker, and the ledger of what they did."""
 
-import json
 from typing import Annotated
 
 import typer
 
 from nanoclaw.broker.v1 import broker_pb2 as pb
-from nanoclaw_cli import task_view
+from nanoclaw_cli import call_view, task_view
 from nanoclaw_cli.channels import broker, pages
 from nanoclaw_cli.invocation import command, current
-from nanoclaw_cli.output import Columns, show, show_list
-from nanoclaw_cli.words import CALL_STATES, CALL_STATUSES, LEVELS, when
+from nanoclaw_cli.output import show, show_list
+from nanoclaw_cli.words import CALL_STATES, LEVELS
 
 app = typer.Typer(no_args_is_help=True, help="Calls through the broker: make, explain, look up.")
 
@@ -22,44 +21,9 @@ Params = Annotated[
 Task = Annotated[str, typer.Option(help="The task that it is for.")]
 Key = Annotated[str, typer.Option("--idempotency-key", help="The same key executes once.")]
 
-COLUMNS: Columns = {
-    "id": lambda call: call.call_id,
-    "when": lambda call: when(call, "created_at"),
-    "group": lambda call: call.group,
-    "what": lambda call: f"{call.provider}.{call.action}",
-    "level": lambda call: LEVELS.word(call.level),
-    "state": lambda call: CALL_STATES.word(call.state),
-    "code": lambda call: call.code,
-    "task": lambda call: call.task_id or "–",
-    "ms": lambda call: call.duration_ms,
-    "summary": lambda call: call.result_summary or call.params_summary or call.reason,
-}
 
-
-def fields(answer: pb.CallResponse) -> list[tuple[str, str]]:
-    """An answer, for people."""
-    return [
-        ("status", CALL_STATUSES.word(answer.status)),
-        ("code", answer.code),
-        ("message", answer.message),
-        ("summary", answer.summary),
-        ("data", _pretty(answer.data_json)),
-        ("facts", "\n".join(f"{name}: {value}" for name, value in sorted(answer.facts.items()))),
-        ("next steps", "\n".join(answer.next_steps)),
-        ("call", answer.call_id),
-        ("replayed", "yes, nothing was executed now" if answer.replayed else ""),
-    ]
-
-
-def _pretty(text: str) -> str:
-    try:
-        return json.dumps(json.loads(text), ensure_ascii=False, indent=2) if text else ""
-    except ValueError:
-        return text
-
-
-@command(app, "call", mutates=True)
-async def call(
+@command(app, "make", mutates=True)
+async def make(
     provider: Provider, action: Action, params: Params = "{}", task: Task = "", idempotency_key: Key = ""
 ) -> None:
     """Makes one call. Exit code 1 unless it was executed."""
@@ -73,7 +37,7 @@ async def call(
     )
     async with broker() as stub:
         answer = await stub.Call(request, timeout=60.0)
-    show(answer, fields(answer))
+    show(answer, call_view.answer_fields(answer))
     if answer.status != pb.CALL_STATUS_EXECUTED:
         raise typer.Exit(1)
 
@@ -114,11 +78,10 @@ async def explain(
 
 @command(app)
 async def get(call_id: Annotated[str, typer.Argument(metavar="CALL")]) -> None:
-    """One row of the ledger, and the recorded answer."""
+    """One row of the ledger, its votes, and the recorded answer."""
     async with broker() as stub:
         answer = await stub.GetCall(pb.GetCallRequest(call_id=call_id))
-    row = [(name, str(column(answer.call))) for name, column in COLUMNS.items()]
-    show(answer, [*row, *fields(answer.answer)])
+    show(answer, call_view.whole(answer))
 
 
 @command(app, "list")
@@ -136,7 +99,7 @@ async def list_calls(
     request = pb.ListCallsRequest(group=group, provider=provider, task_id=task, states=state or [])  # type: ignore[arg-type]
     async with broker() as stub:
         calls = await pages(stub.ListCalls, request, "calls", limit)
-    show_list(calls, COLUMNS, "no calls")
+    show_list(calls, call_view.COLUMNS, "no calls")
 
 
 @command(app)

@@ -3,18 +3,17 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from nanoclaw.broker.v1 import broker_pb2 as pb
-from nanoclaw_cli import call as one_call
+from nanoclaw_cli import call_view
 from nanoclaw_cli.channels import PAGE, broker, pages
 from nanoclaw_cli.invocation import command, current
 from nanoclaw_cli.output import Columns, say, say_json, say_line, show, show_list
 from nanoclaw_cli.words import CALL_STATES, CALL_STATUSES, SETTLE_OUTCOMES, when
-from nanoclaw_core.errors import Kind, NanoclawError, not_found
+from nanoclaw_core.errors import Kind, NanoclawError
 
 if TYPE_CHECKING:  # only the type stubs have these
     from nanoclaw.broker.v1.broker_pb2_grpc import BrokerServiceAsyncStub
@@ -22,26 +21,14 @@ if TYPE_CHECKING:  # only the type stubs have these
 app = typer.Typer(help="Calls through the broker: follow them, vote on them, settle them.")
 
 POLL_SECONDS = 1.0
-_OPEN = frozenset({pb.CALL_STATE_AWAITING_APPROVAL, pb.CALL_STATE_PREPARED, pb.CALL_STATE_SENT, pb.CALL_STATE_UNKNOWN})
 
 Call = Annotated[str, typer.Argument(metavar="CALL", help="The call's id, as `calls pending` shows it.")]
 Digest = Annotated[str, typer.Option(help="Only if this is its digest: what you looked at before.", show_default=False)]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask; to approve, with the --digest you looked at.")]
 Notes = Annotated[str, typer.Option("--notes", "-n", help="Kept with the vote.")]
 
 
-def age(call: pb.CallRecord) -> str:
-    """How long ago it was asked for, where that has not ended: `3 h`; empty where it has."""
-    if call.state not in _OPEN:
-        return ""
-    seconds = int((datetime.now(UTC) - call.created_at.ToDatetime(tzinfo=UTC)).total_seconds())
-    for size, word in ((86400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= size:
-            return f"{seconds // size} {word}"
-    return f"{max(0, seconds)} s"
-
-
-COLUMNS: Columns = {"age": age, **one_call.COLUMNS}
+COLUMNS: Columns = {"age": call_view.age, **call_view.COLUMNS}
 
 
 @command(app, bare=True)
@@ -103,50 +90,49 @@ async def pending(
     elif not found:
         say("nothing waits for votes")
     for one in found if not current().as_json else ():
-        show(one, _fields(one), "")
+        show(one, call_view.pending_fields(one), "")
         say("")
-
-
-def _fields(one: pb.PendingCall) -> list[tuple[str, str]]:
-    cast = [vote.principal + (f" ({vote.notes})" if vote.notes else "") for vote in one.call.votes]
-    needed = f"{one.votes_needed} more" + (", an operator's among them" if one.operator_needed else "")
-    return [
-        ("call", one.call.call_id),
-        ("what", f"{one.call.provider}.{one.call.action}"),
-        ("asked by", f"{one.call.group}, {age(one.call)} ago"),
-        ("task", one.call.task_id),
-        ("would do", one.rendered),
-        ("votes", ", ".join(cast)),
-        ("needs", needed),
-        ("not by", ", ".join(one.excluded)),
-        ("until", when(one.call, "approval_expires_at")),
-        ("digest", one.params_digest),
-    ]
 
 
 @asynccontextmanager
 async def _looked_at(call_id: str, digest: str, verb: str, yes: bool) -> AsyncIterator[tuple[Any, str]]:
-    """Shows what a vote is about and asks; a stub and the digest of what was shown. Raises CALL_NOT_FOUND."""
+    """Shows what a vote is about and asks; a stub and the digest of what was shown.
+
+    Raises CALL_NOT_FOUND, NOT_AWAITING_APPROVAL.
+    """
     if current().as_json and not yes:
         raise typer.BadParameter("--json answers programs, which can't be asked: say --yes as well")
     async with broker() as stub:
         found = await pages(stub.ListPendingCalls, pb.ListPendingCallsRequest(), "calls", 0)
         one = next((one for one in found if one.call.call_id == call_id), None)
         if one is None:
-            state = (await stub.GetCall(pb.GetCallRequest(call_id=call_id))).call.state
-            raise not_found("pending call", f"{call_id}, which is {CALL_STATES.word(state)}")
+            raise _over((await stub.GetCall(pb.GetCallRequest(call_id=call_id))).call)
         if digest not in ("", one.params_digest):
             raise typer.BadParameter(f"its digest is {one.params_digest}: not what you looked at")
         if not current().as_json:
-            show(one, _fields(one), "")
+            show(one, call_view.pending_fields(one), "")
         if not yes:
             typer.confirm(f"{verb} it?", abort=True)
         yield stub, one.params_digest
 
 
+def _over(call: pb.CallRecord) -> NanoclawError:
+    """There is nothing to vote on: what became of it, and why."""
+    why = f": {call.reason}" if call.reason else ""
+    return NanoclawError(
+        Kind.PRECONDITION,
+        "NOT_AWAITING_APPROVAL",
+        f"call {call.call_id} is {CALL_STATES.word(call.state)}{why}; there is nothing to vote on",
+        next_step=f"`nanoclaw call get {call.call_id}` shows it, `nanoclaw calls pending` what waits",
+        state=CALL_STATES.word(call.state),
+    )
+
+
 @command(app, mutates=True)
 async def approve(call_id: Call, notes: Notes = "", digest: Digest = "", yes: Yes = False) -> None:
     """Shows what would happen, asks, and votes for it. Exit code 1 where it was carried out and did not work."""
+    if yes and not digest:
+        raise typer.BadParameter("--yes votes for what you looked at before: say its --digest, of `calls pending`")
     async with _looked_at(call_id, digest, "Approve", yes) as (stub, shown):
         request = pb.ApproveCallRequest(
             request_id=current().request_id, call_id=call_id, params_digest=shown, notes=notes
@@ -155,7 +141,7 @@ async def approve(call_id: Call, notes: Notes = "", digest: Digest = "", yes: Ye
     if not answer.HasField("outcome"):
         show(answer, [("state", CALL_STATES.word(answer.call.state))], "voted; it waits for another vote")
         return
-    show(answer, one_call.fields(answer.outcome), "voted; it was the last vote that it took")
+    show(answer, call_view.answer_fields(answer.outcome), "voted; it was the last vote that it took")
     if CALL_STATUSES.word(answer.outcome.status) != "executed":
         raise typer.Exit(1)
 

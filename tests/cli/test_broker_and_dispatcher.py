@@ -51,7 +51,7 @@ async def test_a_call_shows_its_data_and_a_denied_one_exits_1(nanoclaw: Any, far
     far_side.answers["Call"] = broker.CallResponse(
         status=broker.CALL_STATUS_EXECUTED, code="OK", data_json='{"sum": 3}', call_id="c1"
     )
-    ran = await nanoclaw("call", "call", "json", "transform", '{"a": 1}', "--task", "t1", "--idempotency-key", "k")
+    ran = await nanoclaw("call", "make", "json", "transform", '{"a": 1}', "--task", "t1", "--idempotency-key", "k")
     assert ran.code == 0
     assert '"sum": 3' in ran.out
     (request,) = far_side.requests("Call")
@@ -60,11 +60,11 @@ async def test_a_call_shows_its_data_and_a_denied_one_exits_1(nanoclaw: Any, far
     far_side.answers["Call"] = broker.CallResponse(
         status=broker.CALL_STATUS_DENIED, code="NO_CAPABILITY", next_steps=["grant json L1"]
     )
-    ran = await nanoclaw("call", "call", "json", "transform")
+    ran = await nanoclaw("call", "make", "json", "transform")
     assert ran.code == 1
     assert "NO_CAPABILITY" in ran.out
     assert "grant json L1" in ran.out
-    assert (await nanoclaw("call", "call", "json", "transform", "--json")).json["status"] == "CALL_STATUS_DENIED"
+    assert (await nanoclaw("call", "make", "json", "transform", "--json")).json["status"] == "CALL_STATUS_DENIED"
 
 
 async def test_explain_get_list_and_providers(nanoclaw: Any, far_side: Any) -> None:

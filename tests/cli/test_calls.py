@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import time
 from typing import Any
 
@@ -103,20 +104,26 @@ async def test_the_last_vote_tells_the_outcome(nanoclaw: Any, far_side: Any) -> 
     for status, code in ((pb.CALL_STATUS_EXECUTED, 0), (pb.CALL_STATUS_TIMEOUT, 1)):
         outcome = pb.CallResponse(call_id="c1", status=status, code="X", summary="201 Created")
         far_side.answers["ApproveCall"] = pb.ApproveCallResponse(call=PENDING.call, outcome=outcome)
-        ran = await nanoclaw("calls", "approve", "c1", "--yes")
+        ran = await nanoclaw("calls", "approve", "c1", "--yes", "--digest", "d" * 64)
         assert (ran.code, "201 Created" in ran.out) == (code, True)
-    ran = await nanoclaw("calls", "approve", "c1", "--yes", "--json")
+        assert "POST https://pay.example/orders" in ran.out
+    ran = await nanoclaw("calls", "approve", "c1", "--yes", "--digest", "d" * 64, "--json")
     assert ran.json["outcome"]["summary"] == "201 Created"
 
 
 async def test_a_vote_on_something_else_is_not_sent(nanoclaw: Any, far_side: Any) -> None:
-    """Another digest than the one that was looked at, a call that waits no more, a program that can't be asked."""
+    """Another digest than what was looked at, none at all, a call that is over, a program that can't be asked."""
     far_side.answers["ListPendingCalls"] = pb.ListPendingCallsResponse(calls=[PENDING])
-    far_side.answers["GetCall"] = pb.GetCallResponse(call=record("c2", pb.CALL_STATE_EXPIRED))
+    over = record("c2", pb.CALL_STATE_EXPIRED, reason="it had not got its votes in time")
+    far_side.answers["GetCall"] = pb.GetCallResponse(call=over)
     assert (await nanoclaw("calls", "approve", "c1", "--yes", "--digest", "e" * 64)).code == 2
     assert (await nanoclaw("calls", "approve", "c1", "--json")).code == 2
+    ran = await nanoclaw("calls", "approve", "c1", "--yes")
+    assert (ran.code, "say its --digest" in " ".join(ran.err.split())) == (2, True)
     ran = await nanoclaw("calls", "reject", "c2", "--yes")
-    assert (ran.code, "EXPIRED" in ran.err) == (1, True)
+    assert ran.code == 1
+    said = "NOT_AWAITING_APPROVAL: call c2 is EXPIRED: it had not got its votes in time; there is nothing to vote on"
+    assert said in ran.err
     assert not far_side.requests("ApproveCall")
     assert not far_side.requests("RejectCall")
 
@@ -159,3 +166,35 @@ async def test_a_grant_may_accept_what_nobody_can_verify(nanoclaw: Any, far_side
     await nanoclaw("grant", "developer", "email", "L2", "--allow-unverified")
     await nanoclaw("grant", "developer", "email", "L2")
     assert [request.allow_unverified for request in far_side.requests("Grant")] == [True, False]
+
+
+async def test_one_call_is_shown_whole_and_nothing_twice(nanoclaw: Any, far_side: Any) -> None:
+    """Who voted which way, when and why; how it was settled; the answer, as far as it says more than the row."""
+    cast = [
+        pb.Vote(principal="operator:founder", approve=True, notes="looked at it"),
+        pb.Vote(principal="group:security"),
+    ]
+    cast[0].voted_at.FromSeconds(1_700_000_000)
+    row = record("c1", pb.CALL_STATE_EXECUTED, code="OK", result_summary="201 Created", votes=cast, cost_micros=5_000)
+    row.settlement.MergeFrom(pb.Settlement(principal="operator:ann", note="saw it there"))
+    row.settlement.outcome = pb.SETTLE_OUTCOME_HAPPENED
+    told = pb.CallResponse(
+        call_id="c1", status=pb.CALL_STATUS_EXECUTED, code="OK", summary="201 Created", data_json='{"n": 7}'
+    )
+    far_side.answers["GetCall"] = pb.GetCallResponse(call=row, answer=told)
+    ran = await nanoclaw("call", "get", "c1")
+    lines = [line.rstrip() for line in ran.out.splitlines()]
+    first = next(number for number, line in enumerate(lines) if line.startswith("votes"))
+    assert re.fullmatch(r"votes +operator:founder approved 2023-11-1\S+ \S+: looked at it", lines[first])
+    assert lines[first + 1].strip() == "group:security rejected"
+    assert re.search(r"settled +happened by operator:ann: saw it there", ran.out)
+    assert [ran.out.count(word) for word in ("201 Created", "OK", '"n": 7', "0.5000 cents")] == [1, 1, 1, 1]
+    assert "c1" in ran.out.split()
+    assert ran.out.split().count("c1") == 1
+    far_side.answers["GetCall"] = pb.GetCallResponse(
+        call=record("c2", pb.CALL_STATE_UNKNOWN, code="EFFECT_UNKNOWN"),
+        answer=pb.CallResponse(status=pb.CALL_STATUS_DENIED, code="APPROVAL_PENDING"),
+    )
+    ran = await nanoclaw("call", "get", "c2")
+    assert "2 h ago" in ran.out
+    assert "denied, APPROVAL_PENDING" in ran.out
