@@ -1,4 +1,4 @@
-"""Two loads in turn, and how they compare: medians over rounds, so that the machine's noise meets both alike."""
+"""Two loads in turn, and how they compare: medians over short rounds, so that noise meets both alike."""
 
 import statistics
 from collections.abc import Sequence
@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from bench.load import Call, closed_loop
 from bench.rows import Sample
 
-ROUNDS = 3
-SECONDS = 1.0
+ROUNDS = 7
+SECONDS = 0.5
 
 Subject = tuple[Call, int]
 """A call, and the pid of the process that serves it (0: not counted)."""

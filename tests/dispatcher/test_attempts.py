@@ -220,6 +220,30 @@ async def test_what_passes_later_is_waited_for_and_counts_as_no_failure(world: A
     assert len(world.fake.runs) == 1
 
 
+async def test_a_claim_binds_the_first_attempt_and_the_next_ones_are_bound_by_themselves(world: Any) -> None:
+    """One answer of governance fewer before an agent runs; a claim that is repeated binds nothing."""
+    codes = iter([1, 0])
+    bound: list[tuple[str, int]] = []
+
+    async def executor(run: Any, hands: Any) -> int:
+        (binding,) = (await world.operator.get("t1")).attempts
+        bound.append((binding.attempt_id, binding.fence))
+        return await w.hand_in(run, hands) if next(codes) == 0 else 1
+
+    async def count() -> None:
+        by_themselves.append(len(bound))
+
+    by_themselves: list[int] = []
+    world.fake.agent = w.by_group(world, {"developer": executor})
+    one = await world.dispatcher()
+    one.governance.before["BindAttempt"] = count
+    await world.operator.ready("t1")
+    await world.at("t1", "REVIEW")
+    await world.quiet()
+    assert bound == [(row["id"], row["fence"]) for row in world.attempts()]
+    assert by_themselves == [1]  # asked for once, after the first had run
+
+
 async def test_cancel_stops_the_agent_and_blocks_the_task(world: Any) -> None:
     """Who cancels, and why, is in the log; the same request answers the same."""
     world.fake.agent = w.fake_runtime.idle_agent

@@ -81,7 +81,7 @@ async def test_a_dispatcher_that_lost_its_lease_before_the_start_starts_nothing(
         (dispatch,) = world.dispatches()
         await one.database.write(lambda tx: leases.take(tx, dispatch["id"], owner="thief", seconds=3600))
 
-    one.governance.after["BindAttempt"] = steal
+    one.governance.after["TransitionTask"] = steal
     await world.operator.ready("t1")
     await world.until(lambda: world.dispatches() and not one.engine.pursuits)
     assert world.fake.runs == []

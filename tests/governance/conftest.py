@@ -143,7 +143,8 @@ class Kernel:
 
     async def bind(self, task: Task | str, group: str, attempt: str, fence: int) -> Task:
         return await self.do(
-            People.dispatcher, lambda tx, act: attempts.bind(tx, act, _id(task), group, attempt, fence)
+            People.dispatcher,
+            lambda tx, act: attempts.bind(tx, act, _id(task), attempts.Binding(group, attempt, fence)),
         )
 
     async def product(self, name: str, caller: Caller = People.admin, **fields: Any) -> Product:

@@ -193,7 +193,9 @@ class Walk(RuleBasedStateMachine):
     @rule(task_id=which, group=groups, fence=st.integers(1, 3))
     def bind(self, task_id: str, group: str, fence: int) -> None:
         """The dispatcher starts an attempt."""
-        self.do(CALLERS[4], lambda tx, act: attempts.bind(tx, act, task_id, group, f"nc-{fence}", fence))
+        self.do(
+            CALLERS[4], lambda tx, act: attempts.bind(tx, act, task_id, attempts.Binding(group, f"nc-{fence}", fence))
+        )
 
     @rule(pick=st.integers(0, 1000), other=st.booleans())
     def repeat(self, pick: int, other: bool) -> None:

@@ -397,6 +397,35 @@ async def test_approvals_are_listed_with_the_tasks_version(service) -> None:
     assert not (await admin("ListApprovals", live_only=True)).approvals
 
 
+async def test_a_claim_binds_its_attempt_in_the_same_unit(service) -> None:
+    """One answer, two facts; where either is refused neither happens."""
+    task = await make(service, "READY")
+    dispatcher, admin = service.as_("service:dispatcher"), service.as_("operator:founder")
+    bind = pb.AttemptBinding(group="developer", attempt_id="nc-1", fence=4)
+    move = {"task_id": task.id, "to_state": "DOING", "expected_version": task.version}
+    stale = await refusal(dispatcher("TransitionTask", **move | {"expected_version": 99}, bind=bind))
+    assert stale.reason == "STALE_VERSION"
+    nameless = pb.AttemptBinding(group="developer", attempt_id="a/b", fence=4)
+    assert (await refusal(dispatcher("TransitionTask", **move, bind=nameless))).reason == "INVALID_FIELD"
+    assert (await admin("GetTask", task_id=task.id)).task == task
+    claimed = (await dispatcher("TransitionTask", **move, bind=bind)).task
+    assert [(bound.group, bound.attempt_id, bound.fence) for bound in claimed.attempts] == [("developer", "nc-1", 4)]
+    facts = (await admin("ListActivities", task_id=task.id)).activities
+    assert sorted(fact.action for fact in facts if fact.request_ref == facts[-1].request_ref) == [
+        "bind_attempt",
+        "transition",
+    ]
+
+
+async def test_nobody_but_the_dispatcher_binds_an_attempt_with_a_move(service) -> None:
+    """An agent could else lift its own fence."""
+    task = await make(service, "READY")
+    bind = pb.AttemptBinding(group="developer", attempt_id="nc-1", fence=4)
+    for who in ("operator:founder", "group:developer", "group:main"):
+        move = service.as_(who)("TransitionTask", task_id=task.id, to_state="DOING", bind=bind)
+        assert (await refusal(move)).reason == "NOT_PERMITTED"
+
+
 async def test_a_task_tells_attempts_override_checklist_and_evidence(service) -> None:
     """What is stored as JSON comes out as messages."""
     task = await make(service, "DOING", gate="SECURITY", metadata_json='{"a":1}')

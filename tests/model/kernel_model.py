@@ -363,7 +363,10 @@ class Model:
         if not row.claims:
             return _pursuit(world, i, p._replace(at="bind"))
         to = "APPROVAL" if row.rule is Rule.REVIEW else "DOING"
+        repeated = row.key in world.done
         world, granted = self._govern(world, DISPATCHER, Move(to, "dispatched", "", row.version), row.key)
+        if granted and row.attempt.number == 1 and not repeated:  # it binds as well, in the same unit
+            return self._bind(world, i, p, row)
         if granted:
             return _pursuit(world, i, p._replace(at="bind"))
         return _pursuit(world, i, p._replace(at="seal", refusal=Code.CLAIM_REFUSED, outcome=Outcome.CANCELLED))

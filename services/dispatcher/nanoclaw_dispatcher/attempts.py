@@ -40,6 +40,11 @@ def find(tx: Tx, attempt: str) -> sqlite3.Row | None:
     return tx.one(BY_ID, id=attempt)
 
 
+def first(tx: Tx, dispatch_id: str) -> sqlite3.Row:
+    """A dispatch's first attempt."""
+    return tx.all(OF_DISPATCH, dispatch=dispatch_id)[0]
+
+
 def running_by_group(tx: Tx) -> dict[str, int]:
     """How many attempts are alive, by group."""
     return {str(row[0]): int(row[1]) for row in tx.all(LIVE_BY_GROUP)}

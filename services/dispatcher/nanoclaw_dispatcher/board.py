@@ -15,7 +15,6 @@ class Candidate(NamedTuple):
 
     start: Start
     task: Task
-    message: pb.Task
     since: str
 
 
@@ -49,11 +48,11 @@ class Board:
         if known is not None:
             self._doing.get(known[0].assigned_group, set()).discard(task_id)
 
-    def offer(self, task: Task, message: pb.Task, start: Start, now: str) -> None:
+    def offer(self, task: Task, start: Start, now: str) -> None:
         """The rules ask for a start; it keeps its place in the queue while its task only changes a little."""
         before = self.candidates.get(task.id)
         since = before.since if before is not None and before.start.rule is start.rule else now
-        self.candidates[task.id] = Candidate(start, task, message, since)
+        self.candidates[task.id] = Candidate(start, task, since)
 
     def get(self, task_id: str) -> Task | None:
         """The latest reading of a task in flight."""

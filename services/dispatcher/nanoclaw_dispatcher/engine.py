@@ -97,10 +97,10 @@ class Engine:
                 if task.product_id:
                     self.look(task.id)
             return
+        if fact.action == "bind_attempt" or fact.request_ref in self._own_keys:
+            return  # a binding changes nothing of the task; of our own claim its answer tells more
         known = self.board.get(task_id)
         if fact.action == "transition":
-            if fact.request_ref in self._own_keys:  # our own claim: its answer tells more
-                return
             self._tell_mover(task_id, fact.attempt_id)
             if known or _STATES.get(fact.to_state) in IN_FLIGHT:
                 self.look(task_id, message)
@@ -138,7 +138,7 @@ class Engine:
             await self._withdraw(dispatch_id, task)
         step = decision.step
         if isinstance(step, Start):
-            self.board.offer(task, message, step, self.means.now)
+            self.board.offer(task, step, self.means.now)
             self.queue.serve()
             return
         self.board.candidates.pop(task.id, None)
@@ -218,15 +218,15 @@ class Engine:
             if candidate.start.rule is Rule.EXECUTE:
                 self.board.begin(candidate.task)
         if isinstance(enqueued, dispatches.Enqueued):
-            self.drive(enqueued.dispatch, enqueued.attempt, candidate.message if candidate else None)
+            self.drive(enqueued.dispatch, enqueued.attempt, fresh=candidate is not None)
         elif candidate is not None:
             self.look(candidate.task.id)
 
-    def drive(self, dispatch: sqlite3.Row, attempt: sqlite3.Row, message: pb.Task | None = None) -> None:
-        """Pursues an attempt of a dispatch that is ours."""
+    def drive(self, dispatch: sqlite3.Row, attempt: sqlite3.Row, *, fresh: bool = False) -> None:
+        """Pursues an attempt of a dispatch that is ours. fresh: both were inserted just now."""
         if self._stopping or dispatch["id"] in self.pursuits:
             return
-        pursuit = self.pursuits[dispatch["id"]] = Pursuit(self.means, dispatch, attempt, message, self.board.see)
+        pursuit = self.pursuits[dispatch["id"]] = Pursuit(self.means, dispatch, attempt, self.board.see, fresh=fresh)
         if dispatch["cancelled_by"]:
             pursuit.end(Code.CANCELLED, dispatch["reason"])
         self._own_keys.add(dispatch["dispatch_key"])

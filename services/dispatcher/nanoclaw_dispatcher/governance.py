@@ -61,11 +61,28 @@ class Governance:
             if not token:
                 return
 
-    async def move(self, task: str, to: TaskState, *, request_id: str, version: int, reason: str) -> pb.Task:
-        """Transitions the task; with the same request_id it happens once. Raises what governance refuses it with."""
+    async def move(
+        self,
+        task: str,
+        to: TaskState,
+        *,
+        request_id: str,
+        version: int,
+        reason: str,
+        bind: pb.AttemptBinding | None = None,
+    ) -> pb.Task:
+        """Transitions the task, and binds an attempt with it; with the same request_id it happens once.
+
+        Raises what governance refuses it with.
+        """
         answer = await self._stub.TransitionTask(
             pb.TransitionTaskRequest(
-                request_id=request_id, task_id=task, to_state=_NUMBERS[to], reason=reason, expected_version=version
+                request_id=request_id,
+                task_id=task,
+                to_state=_NUMBERS[to],
+                reason=reason,
+                expected_version=version,
+                bind=bind,
             )
         )
         return answer.task

@@ -1,4 +1,4 @@
-"""From an inserted attempt to a running agent: claim, mailbox, binding, creation, start; each step can be repeated."""
+"""From an inserted attempt to a running agent: claim and binding, mailbox, creation, start; all can be repeated."""
 
 import asyncio
 import sqlite3
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from nanoclaw.governance.v1 import governance_pb2 as pb
 from nanoclaw_core.errors import Kind, NanoclawError
-from nanoclaw_dispatcher import leases, notes, prompts
+from nanoclaw_dispatcher import attempts, leases, notes, prompts
 from nanoclaw_dispatcher.attempt_spec import AttemptSpec
 from nanoclaw_dispatcher.dispatch import Rule, waits
 from nanoclaw_dispatcher.dispatches import rule_view
@@ -35,17 +35,17 @@ class NotLaunched(NamedTuple):
 class Launch:
     """One launch of one attempt. give_up: set once the attempt is not wanted any more.
 
-    message: the task as it was when the attempt was inserted; None after a crash.
+    fresh: the dispatch and its first attempt were inserted just now; False: any step may have been done before.
     """
 
     def __init__(
-        self, means: Means, dispatch: sqlite3.Row, attempt: sqlite3.Row, give_up: asyncio.Event, message: pb.Task | None
+        self, means: Means, dispatch: sqlite3.Row, attempt: sqlite3.Row, give_up: asyncio.Event, *, fresh: bool
     ) -> None:
         self._means = means
         self._dispatch = dispatch
         self._attempt = attempt
         self._give_up = give_up
-        self._message = message
+        self._fresh = fresh
         self.mailbox = ""
         self._relay = ""
         self.reading: tuple[Task, pb.Task] | None = None
@@ -64,18 +64,13 @@ class Launch:
 
     async def _run(self) -> Observed | NotLaunched:
         means, attempt = self._means, self._attempt
-        claim, self.mailbox = await both(self._claim(), self._open())
-        if isinstance(claim, NotLaunched):
-            return claim
-        message = claim if isinstance(claim, pb.Task) else self._message
-        if message is None:
-            bound, current = await self._bind()
-            created = await self._create(current)
-        else:
-            created, (bound, current) = await both(self._create(message), self._bind())
-        self.reading = (bound, current)
-        if not waits(bound, rule_view(self._dispatch)):
-            return NotLaunched(End(Outcome.CANCELLED), Code.WITHDRAWN, f"the task has moved: it is {bound.state}")
+        bound, self.mailbox = await both(self._claim_and_bind(), self._open())
+        if isinstance(bound, NotLaunched):
+            return bound
+        self.reading = task, message = bound
+        if not waits(task, rule_view(self._dispatch)):
+            return NotLaunched(End(Outcome.CANCELLED), Code.WITHDRAWN, f"the task has moved: it is {task.state}")
+        created = await self._create(message)
         if created.over or self._give_up.is_set():
             return NotLaunched(End(Outcome.CANCELLED))
         # A dispatcher that slept while its lease lapsed must not start what another has settled since.
@@ -97,13 +92,19 @@ class Launch:
         path, self._relay = await both(mailbox, relay)
         return path
 
-    async def _claim(self) -> pb.Task | NotLaunched | None:
-        """Moves the task where the dispatch needs it; None where there is nothing to claim."""
+    async def _claim_and_bind(self) -> tuple[Task, pb.Task] | NotLaunched:
+        """Moves the task where the dispatch needs it, if it is not there; from then on the attempt acts for the group.
+
+        The claim binds the dispatch's first attempt, whichever this one is: repeated under its key it has to say the
+        same. A repetition is answered as before, so then the attempt is bound, and the task read, by itself.
+        """
         dispatch, means = self._dispatch, self._means
         if not dispatch["to_state"]:
-            return None
+            return await self._bind()
+        first = means.database.read(lambda tx: attempts.first(tx, dispatch["id"]))
+        binding = pb.AttemptBinding(group=first["group_name"], attempt_id=first["id"], fence=first["fence"])
         try:
-            return await means.steadily(
+            claimed = await means.steadily(
                 "claim",
                 lambda: means.governance.move(
                     dispatch["task_id"],
@@ -111,6 +112,7 @@ class Launch:
                     request_id=dispatch["dispatch_key"],
                     version=dispatch["task_version"],
                     reason=f"dispatched to {dispatch['group_name']}",
+                    bind=binding,
                 ),
                 give_up=self._give_up,
             )
@@ -120,6 +122,9 @@ class Launch:
             if self._give_up.is_set():
                 return NotLaunched(End(Outcome.CANCELLED))
             return NotLaunched(End(Outcome.CANCELLED), Code.CLAIM_REFUSED, f"claim refused: {error}")
+        if self._fresh:
+            return await means.governance.as_task(claimed), claimed
+        return await self._bind()
 
     async def _bind(self) -> tuple[Task, pb.Task]:
         attempt, means = self._attempt, self._means

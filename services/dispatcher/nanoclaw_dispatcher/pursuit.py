@@ -39,17 +39,15 @@ class Wish(NamedTuple):
 class Pursuit:
     """Drives one attempt of one dispatch that this dispatcher holds the lease of.
 
-    message: the task as it was when the attempt was inserted just now; None: the attempt is resumed from its row. saw:
-    told of each reading of the task on the way.
+    fresh: the dispatch and its first attempt were inserted just now; False: any step may have been done before.
+    saw: told of each reading of the task on the way.
     """
 
-    def __init__(
-        self, means: Means, dispatch: sqlite3.Row, attempt: sqlite3.Row, message: pb.Task | None, saw: Saw
-    ) -> None:
+    def __init__(self, means: Means, dispatch: sqlite3.Row, attempt: sqlite3.Row, saw: Saw, *, fresh: bool) -> None:
         self._means = means
         self.dispatch = dispatch
         self.attempt = attempt
-        self._message = message
+        self._fresh = fresh
         self._saw = saw
         self._unwanted = asyncio.Event()
         self._lingers = asyncio.Event()
@@ -100,7 +98,7 @@ class Pursuit:
     async def _launched(self) -> Observed | NotLaunched:
         attempt, means = self.attempt, self._means
         runtime = means.runtime_of(attempt)
-        if self._message is None and runtime is not None:
+        if not self._fresh and runtime is not None:
             seen = await means.steadily("inspect", lambda: runtime.inspect(attempt["id"]))
             if attempt["state"] == AttemptState.ENQUEUED and seen.over and not seen.started_at:
                 return NotLaunched(End(Outcome.START_FAILED, detail="given up before a crash"))
@@ -109,7 +107,7 @@ class Pursuit:
                 return seen
             if attempt["state"] == AttemptState.STARTED:
                 return Observed(attempt["id"], RunState.LOST)
-        launch = Launch(means, self.dispatch, attempt, self._unwanted, self._message)
+        launch = Launch(means, self.dispatch, attempt, self._unwanted, fresh=self._fresh)
         result = await launch.run()
         if launch.reading is not None:
             self._saw(*launch.reading)

@@ -3,7 +3,10 @@
 from typing import Any
 
 from nanoclaw.governance.v1 import governance_pb2 as pb
+from nanoclaw_core.errors import denied
+from nanoclaw_core.principal import Caller
 from nanoclaw_governance import names
+from nanoclaw_governance.attempts import Binding
 from nanoclaw_governance.draft import Draft
 from nanoclaw_governance.edit import Assignment, Checklist, Details
 from nanoclaw_governance.form import check_text, raise_invalid
@@ -49,6 +52,15 @@ def move_of(request: pb.TransitionTaskRequest | pb.ExplainTransitionRequest) -> 
         request.review_summary,
         optional(request, "expected_version"),
     )
+
+
+def binding_of(request: pb.TransitionTaskRequest, caller: Caller) -> Binding | None:
+    """Which attempt is bound with the move, if one is. Raises NOT_PERMITTED for all but the dispatcher."""
+    if not request.HasField("bind"):
+        return None
+    if not caller.is_service("dispatcher"):
+        raise denied("NOT_PERMITTED", "only the dispatcher binds attempts", "leave bind out", field="bind")
+    return Binding(request.bind.group, request.bind.attempt_id, request.bind.fence)
 
 
 def filter_of(request: pb.ListTasksRequest) -> Filter:

@@ -1,5 +1,7 @@
 """Attempts on disk: which one may act for a group on a task; a later one fences the earlier."""
 
+from typing import NamedTuple
+
 from sqlalchemy import bindparam, select
 from sqlalchemy.dialects.sqlite import insert
 
@@ -25,11 +27,20 @@ _BIND = prepare(
 )
 
 
-def bind(tx: Tx, act: Act, task_id: str, group: str, attempt_id: str, fence: int) -> Task:
+class Binding(NamedTuple):
+    """Which attempt acts for a group. fence: above every one bound before."""
+
+    group: str
+    attempt_id: str
+    fence: int
+
+
+def bind(tx: Tx, act: Act, task_id: str, binding: Binding) -> Task:
     """From now on this attempt acts for the group on the task; the task's version does not move.
 
     Binding the same attempt again changes nothing. Raises STALE_FENCE for a fence that does not rise, INVALID_FIELD.
     """
+    group, attempt_id, fence = binding
     check_group("group", group)
     check_name("attempt_id", attempt_id)
     task = tasks.find(tx, task_id, act.caller)

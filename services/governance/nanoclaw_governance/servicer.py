@@ -72,9 +72,12 @@ class Governance(ProductRpcs, LogRpcs):
 
     async def TransitionTask(self, request: pb.TransitionTaskRequest, context: Any) -> pb.TransitionTaskResponse:
         wanted = asks.move_of(request)
+        binding = asks.binding_of(request, current_caller())
 
         def move(tx: Tx, act: Act) -> pb.TransitionTaskResponse:
             task, changed = transitions.move(tx, act, request.task_id, wanted)
+            if binding is not None:
+                task = attempts.bind(tx, act, task.id, binding)
             return pb.TransitionTaskResponse(task=wire.task_message(task), changed=changed)
 
         return await self._write(request, move)
@@ -167,7 +170,8 @@ class Governance(ProductRpcs, LogRpcs):
 
     async def BindAttempt(self, request: pb.BindAttemptRequest, context: Any) -> pb.BindAttemptResponse:
         def bind(tx: Tx, act: Act) -> pb.BindAttemptResponse:
-            task = attempts.bind(tx, act, request.task_id, request.group, request.attempt_id, request.fence)
+            binding = attempts.Binding(request.group, request.attempt_id, request.fence)
+            task = attempts.bind(tx, act, request.task_id, binding)
             return pb.BindAttemptResponse(task=wire.task_message(task))
 
         return await self._write(request, bind)

@@ -1267,6 +1267,7 @@ class TransitionTaskRequest(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     EXPECTED_VERSION_FIELD_NUMBER: _builtins.int
     REVIEW_SUMMARY_FIELD_NUMBER: _builtins.int
+    BIND_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     task_id: _builtins.str
     to_state: Global___TaskState.ValueType
@@ -1274,6 +1275,10 @@ class TransitionTaskRequest(_message.Message):
     expected_version: _builtins.int
     review_summary: _builtins.str
     """For DOING to REVIEW: what was done. Where it is empty the reason stands for it."""
+    @_builtins.property
+    def bind(self) -> Global___AttemptBinding:
+        """The dispatcher's alone: what BindAttempt does, in the same unit. Nothing is bound where the move is refused."""
+
     def __init__(
         self,
         *,
@@ -1283,10 +1288,11 @@ class TransitionTaskRequest(_message.Message):
         reason: _builtins.str = ...,
         expected_version: _builtins.int | None = ...,
         review_summary: _builtins.str = ...,
+        bind: Global___AttemptBinding | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version", "expected_version", b"expected_version"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version", "bind", b"bind", "expected_version", b"expected_version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version", "expected_version", b"expected_version", "reason", b"reason", "request_id", b"request_id", "review_summary", b"review_summary", "task_id", b"task_id", "to_state", b"to_state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version", "bind", b"bind", "expected_version", b"expected_version", "reason", b"reason", "request_id", b"request_id", "review_summary", b"review_summary", "task_id", b"task_id", "to_state", b"to_state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__expected_version: _TypeAlias = _typing.Literal["expected_version"]  # noqa: Y015
     _WhichOneofArgType__expected_version: _TypeAlias = _typing.Literal["_expected_version", b"_expected_version"]  # noqa: Y015
@@ -1762,6 +1768,34 @@ class GetContextPackResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetContextPackResponse: _TypeAlias = GetContextPackResponse  # noqa: Y015
+
+@_typing.final
+class AttemptBinding(_message.Message):
+    """Which attempt may act for a group on the task."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GROUP_FIELD_NUMBER: _builtins.int
+    ATTEMPT_ID_FIELD_NUMBER: _builtins.int
+    FENCE_FIELD_NUMBER: _builtins.int
+    group: _builtins.str
+    attempt_id: _builtins.str
+    fence: _builtins.int
+    """As in BindAttemptRequest."""
+    def __init__(
+        self,
+        *,
+        group: _builtins.str = ...,
+        attempt_id: _builtins.str = ...,
+        fence: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_id", b"attempt_id", "fence", b"fence", "group", b"group"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AttemptBinding: _TypeAlias = AttemptBinding  # noqa: Y015
 
 @_typing.final
 class BindAttemptRequest(_message.Message):
