@@ -1,6 +1,6 @@
 """A messages API server for tests: its documented statuses, error bodies, rate-limit headers, whole and broken streams.
 
-What it answers is set by the test, one `Reply` for each request to come; without one it says hello.
+What it answers is set by the test, one `Reply` for each request to come, or by `thinks`; without either it says hello.
 """
 
 import asyncio
@@ -22,6 +22,19 @@ from starlette.routing import Route
 KEY = "sk-test-8c1d7f0a93b24e56"
 PRICES = {"claude-test": {"input": 3.0, "output": 15.0}, "claude-dear": {"input": 15, "output": 75}}
 """Dollars per million tokens, as `configure` writes them."""
+BETAS: tuple[tuple[str, Callable[[dict[str, Any]], bool], str], ...] = (
+    (
+        "context-management-",
+        lambda asked: "context_management" in asked,
+        "context_management: Extra inputs are not permitted",
+    ),
+    (
+        "mid-conversation-system-",
+        lambda asked: any(message.get("role") == "system" for message in asked["messages"]),
+        "messages: roles must alternate between user and assistant",
+    ),
+)
+"""What only a header `anthropic-beta` that begins so allows, and how it is refused without."""
 ERRORS = {
     400: "invalid_request_error", 401: "authentication_error", 402: "billing_error", 403: "permission_error",
     404: "not_found_error", 413: "request_too_large", 429: "rate_limit_error", 500: "api_error",
@@ -34,7 +47,7 @@ class Reply:
     """What one request gets. texts: the deltas of the answer. status: another than 200 is an error.
 
     breaks_after: so many deltas, then the connection is gone. error_after: then an `error` event. pauses: waited for
-    before each delta. raw: sent as it is in place of a body.
+    before each delta. raw: sent as it is in place of a body. blocks: in place of texts, whole blocks of content.
     """
 
     texts: tuple[str, ...] = ("Hello", ", ", "world")
@@ -58,6 +71,8 @@ class MessagesApi:
         self.key = key
         self.models = models
         self.replies: deque[Reply] = deque()
+        self.thinks: Callable[[dict[str, Any]], Reply] = lambda asked: Reply()
+        """What a request gets for which no reply was set."""
         self.requests: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
         self.paths: list[str] = []
@@ -107,7 +122,7 @@ class MessagesApi:
         asked, refused = await self._read(request)
         if refused is not None:
             return refused
-        reply = self.replies.popleft() if self.replies else Reply()
+        reply = self.replies.popleft() if self.replies else self.thinks(asked)
         if reply.raw is not None:
             return Response(reply.raw, reply.status, media_type="application/json")
         if reply.status != 200:
@@ -117,7 +132,8 @@ class MessagesApi:
         limits = {"anthropic-ratelimit-requests-limit": "50", "anthropic-ratelimit-requests-remaining": "49"}
         headers = {"request-id": "req_test", **limits, **reply.headers}
         if asked.get("stream"):
-            return StreamingResponse(self._stream(asked, reply), headers=headers, media_type="text/event-stream")
+            stream = self._blocks(asked, reply) if reply.blocks else self._stream(asked, reply)
+            return StreamingResponse(stream, headers=headers, media_type="text/event-stream")
         if reply.pause is not None:
             await asyncio.to_thread(reply.pause, 0)
         content = reply.blocks or [{"type": "text", "text": "".join(reply.texts)}]
@@ -142,6 +158,10 @@ class MessagesApi:
             return asked, error(400, "anthropic-version: header is required")
         if asked.get("model") not in self.models:
             return asked, error(404, f"model: {asked.get('model')}")
+        betas = f",{request.headers.get('anthropic-beta', '')}"
+        for beta, holds, why in BETAS:
+            if holds(asked) and f",{beta}" not in betas:
+                return asked, error(400, why)
         return asked, None
 
     def _message(self, asked: Mapping[str, Any]) -> dict[str, Any]:
@@ -149,6 +169,21 @@ class MessagesApi:
             "id": "msg_test", "type": "message", "role": "assistant", "model": asked["model"], "content": [],
             "stop_reason": None, "stop_sequence": None, "usage": {"input_tokens": 0, "output_tokens": 1},
         }  # fmt: skip
+
+    async def _blocks(self, asked: Mapping[str, Any], reply: Reply) -> AsyncIterator[str]:
+        """Whole blocks as events; the input of a tool comes in pieces, as it does from a model."""
+        yield event("message_start", message=self._message(asked) | {"usage": dict(reply.usage)})
+        for index, block in enumerate(reply.blocks or ()):
+            empty, kind, name, text = {"text": ""}, "text_delta", "text", block.get("text", "")
+            if block["type"] == "tool_use":
+                empty, kind, name, text = {"input": {}}, "input_json_delta", "partial_json", json.dumps(block["input"])
+            yield event("content_block_start", index=index, content_block=block | empty)
+            for start in range(0, len(text), 20):
+                yield event("content_block_delta", index=index, delta={"type": kind, name: text[start : start + 20]})
+            yield event("content_block_stop", index=index)
+        delta = {"stop_reason": reply.stop_reason, "stop_sequence": None}
+        yield event("message_delta", delta=delta, usage={"output_tokens": reply.usage["output_tokens"]})
+        yield event("message_stop")
 
     async def _stream(self, asked: Mapping[str, Any], reply: Reply) -> AsyncIterator[str]:
         self.streaming.set()
@@ -180,6 +215,13 @@ class MessagesApi:
 def event(kind: str, **fields: Any) -> str:
     """One event as it stands in a stream."""
     return f"event: {kind}\ndata: {json.dumps({'type': kind, **fields})}\n\n"
+
+
+def assert_key_nowhere(home: Path) -> None:
+    """In no file that the system wrote: database, logs, mailboxes, the agent's own."""
+    for path in home.rglob("*"):
+        if path.is_file() and not path.is_symlink() and path != home / "secrets" / "broker" / "llm_api_key":
+            assert KEY.encode() not in path.read_bytes(), path
 
 
 def error(status: int, message: str, headers: Mapping[str, str] = {}) -> JSONResponse:

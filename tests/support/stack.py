@@ -1,5 +1,6 @@
 """All of compose.yaml on an engine: started, hurt, asked and stopped as a person or a power failure would."""
 
+import functools
 import json
 import os
 import shutil
@@ -30,8 +31,9 @@ def compose(environ: dict[str, str], *words: str, seconds: float = 240) -> str:
     return ran.stdout
 
 
+@functools.cache
 def build() -> None:
-    """Both images from this tree, on the engine that is here; on another base where the environment names one."""
+    """Once: both images from this tree, on the engine that is here; on another base where the environment names one."""
     environ = dict(os.environ)
     have = docker.from_env().images.list()
     tags = {tag for image in have for tag in image.tags}

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import engines
 import pytest
 
 from nanoclaw_cli.services import SERVICES
@@ -27,6 +28,24 @@ def short_home() -> Iterator[Path]:
 def environ() -> dict[str, str]:
     """The environment that services get: ours, without settings of a developer's shell."""
     return {name: value for name, value in os.environ.items() if not name.startswith(("NANOCLAW_", "OTEL_"))}
+
+
+@pytest.fixture
+def contained(short_home: Path, environ: dict[str, str]) -> Iterator[dict[str, str]]:
+    """Settings for agents in containers; afterwards none of this home is left."""
+    engines.require_engine()
+    label = f"nanoclaw.home={os.path.realpath(short_home)}"
+    yield {
+        **environ,
+        "NANOCLAW_DISPATCHER_RUNTIME": "docker",
+        "NANOCLAW_DISPATCHER_IMAGE": engines.python_image(),
+        "NANOCLAW_DISPATCHER_DOCKER_PREFIX": f"{short_home.name}-",
+        "NANOCLAW_DISPATCHER_SWEEP_SECONDS": "1",
+        **({f"NANOCLAW_{name}_AGENT_UID": "10002" for name in ("GATEWAY", "BROKER")} if os.getuid() == 0 else {}),
+    }
+    with engines.client() as api:
+        for one in api.containers(all=True, filters={"label": [label]}):
+            api.remove_container(one["Id"], force=True)
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,24 +23,6 @@ from nanoclaw_rpc import connect
 from nanoclaw_store.testing import invariants
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(180)]
-
-
-@pytest.fixture
-def contained(short_home: Path, environ: dict[str, str]) -> Iterator[dict[str, str]]:
-    """Settings for agents in containers; afterwards none of this home is left."""
-    engines.require_engine()
-    label = f"nanoclaw.home={os.path.realpath(short_home)}"
-    yield {
-        **environ,
-        "NANOCLAW_DISPATCHER_RUNTIME": "docker",
-        "NANOCLAW_DISPATCHER_IMAGE": engines.python_image(),
-        "NANOCLAW_DISPATCHER_DOCKER_PREFIX": f"{short_home.name}-",
-        "NANOCLAW_DISPATCHER_SWEEP_SECONDS": "1",
-        **({"NANOCLAW_GATEWAY_AGENT_UID": "10002"} if os.getuid() == 0 else {}),
-    }
-    with engines.client() as api:
-        for one in api.containers(all=True, filters={"label": [label]}):
-            api.remove_container(one["Id"], force=True)
 
 
 async def test_the_demo_plays_in_containers(short_home: Path, contained: dict[str, str]) -> None:

@@ -5,25 +5,18 @@ import json
 import sys
 import threading
 import tomllib
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from messages_api import KEY, MessagesApi, Reply
+from messages_api import KEY, MessagesApi, Reply, assert_key_nowhere
+from people import running
 
 from nanoclaw.broker.v1 import broker_pb2 as pb
-from nanoclaw.broker.v1 import broker_pb2_grpc
-from nanoclaw.dispatcher.v1 import dispatcher_pb2, dispatcher_pb2_grpc
+from nanoclaw.dispatcher.v1 import dispatcher_pb2
 from nanoclaw.governance.v1 import governance_pb2 as gov
-from nanoclaw.governance.v1 import governance_pb2_grpc
 from nanoclaw.runtime.v1 import runtime_pb2 as rt
-from nanoclaw.runtime.v1 import runtime_pb2_grpc
-from nanoclaw_cli.services import SERVICES
-from nanoclaw_cli.supervisor import Supervisor
 from nanoclaw_dispatcher import groups
-from nanoclaw_rpc import Credentials, connect
 
 PYTHON = f"{sys.prefix}/bin/python"
 
@@ -72,64 +65,6 @@ client.transition(client.environment.task_id, "REVIEW", "thought about it")
 def api() -> Iterator[MessagesApi]:
     with MessagesApi() as server:
         yield server
-
-
-class People:
-    """The founder's clients, all on the services' own sockets."""
-
-    def __init__(self, home: Path) -> None:
-        token = Credentials.open(home / "secrets").token_file("operator:founder")
-        self._channels = [
-            connect(service.target(home), token_file=token)
-            for service in SERVICES
-            if service.name in ("governance", "broker", "dispatcher")
-        ]
-        names = [service.name for service in SERVICES if service.name in ("governance", "broker", "dispatcher")]
-        channels = dict(zip(names, self._channels, strict=True))
-        self.governance: Any = governance_pb2_grpc.GovernanceServiceStub(channels["governance"])
-        self.broker: Any = broker_pb2_grpc.BrokerServiceStub(channels["broker"])
-        self.runtime: Any = runtime_pb2_grpc.RuntimeServiceStub(channels["broker"])
-        self.dispatcher: Any = dispatcher_pb2_grpc.DispatcherServiceStub(channels["dispatcher"])
-
-    async def ready(self, task_id: str, description: str = "") -> None:
-        """A task for developers."""
-        create = gov.CreateTaskRequest(
-            request_id=task_id,
-            id=task_id,
-            title="Think",
-            description=description,
-            task_type=gov.TASK_TYPE_BUG,
-            assigned_group="developer",
-        )
-        await self.governance.CreateTask(create)
-        for state in (gov.TASK_STATE_TRIAGED, gov.TASK_STATE_READY):
-            await self.governance.TransitionTask(
-                gov.TransitionTaskRequest(request_id=f"{task_id}-{state}", task_id=task_id, to_state=state)
-            )
-
-    async def until(self, task_id: str, *states: int) -> gov.Task:
-        """Waits until it is in one of the states."""
-        async with asyncio.timeout(50):
-            while True:
-                task: gov.Task = (await self.governance.GetTask(gov.GetTaskRequest(task_id=task_id))).task
-                if task.state in states:
-                    return task
-                await asyncio.sleep(0.05)
-
-    async def close(self) -> None:
-        for channel in self._channels:
-            await channel.close()
-
-
-@asynccontextmanager
-async def running(home: Path, environ: dict[str, str]) -> AsyncIterator[tuple[People, Supervisor]]:
-    """The four services."""
-    async with Supervisor(home, [sys.executable], environ).running() as supervisor:
-        people = People(home)
-        try:
-            yield people, supervisor
-        finally:
-            await people.close()
 
 
 def configure(home: Path, api: MessagesApi) -> None:
@@ -227,10 +162,3 @@ async def test_the_reference_agent_thinks_too(short_home: Path, environ: dict[st
         assert task.state == gov.TASK_STATE_REVIEW, task.state_reason
         assert (home / "groups" / "developer" / "thought.md").read_text() == "Hello, world\n"
     assert_key_nowhere(home)
-
-
-def assert_key_nowhere(home: Path) -> None:
-    """In no file that the system wrote: database, logs, mailboxes, the agent's own."""
-    for path in home.rglob("*"):
-        if path.is_file() and not path.is_symlink() and path != home / "secrets" / "broker" / "llm_api_key":
-            assert KEY.encode() not in path.read_bytes(), path
