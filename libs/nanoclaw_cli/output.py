@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from nanoclaw_cli.invocation import current
+from nanoclaw_cli.words import as_typed
 from nanoclaw_core.errors import NanoclawError
 
 Columns = Mapping[str, Callable[[Any], object]]
@@ -109,14 +110,14 @@ def say_error(error: NanoclawError, as_json: bool) -> None:
     if as_json:
         say_line({"error": error_dict(error)})
         return
-    step = error.next_step or (error.violations[0].next_step if len(error.violations) == 1 else "")
     out = Console(stderr=True, highlight=False, soft_wrap=True)
-    words = f"{error.reason}: {error.message}" + (f"; next step: {step}" if step else "")
-    out.print(Text.assemble(("error ", "bold red"), words))
-    if len(error.violations) > 1:
-        for violation in error.violations:
-            after = f" → {violation.next_step}" if violation.next_step else ""
-            out.print(Text(f"  {violation.code}: {violation.message}{after}"))
+    several = error.violations if len(error.violations) > 1 else ()
+    own = "" if any(error.next_step == one.next_step for one in several) else error.next_step
+    step = f"; next step: {as_typed(own)}" if own else ""
+    out.print(Text.assemble(("error ", "bold red"), f"{error.reason}: {error.message}{step}"))
+    for violation in several:
+        after = f" → {as_typed(violation.next_step)}" if violation.next_step else ""
+        out.print(Text(f"  {violation.code}: {violation.message}{after}"))
 
 
 def error_dict(error: NanoclawError) -> dict[str, Any]:
@@ -125,10 +126,10 @@ def error_dict(error: NanoclawError) -> dict[str, Any]:
         "kind": error.kind.value,
         "reason": error.reason,
         "message": error.message,
-        "next_step": error.next_step,
+        "next_step": as_typed(error.next_step),
         "facts": dict(error.facts),
         "violations": [
-            {"code": one.code, "message": one.message, "next_step": one.next_step, "field": one.field}
+            {"code": one.code, "message": one.message, "next_step": as_typed(one.next_step), "field": one.field}
             for one in error.violations
         ],
     }

@@ -9,7 +9,7 @@ from nanoclaw_cli import task_view
 from nanoclaw_cli.channels import governance, pages
 from nanoclaw_cli.invocation import command, current
 from nanoclaw_cli.output import say, say_json, show, show_list
-from nanoclaw_cli.words import GATES, PRIORITIES, RISKS, SCOPES, STATES, TYPES, moment
+from nanoclaw_cli.words import GATES, PRIORITIES, RISKS, SCOPES, STATES, TYPES, as_typed, moment
 
 app = typer.Typer(no_args_is_help=True, help="Tasks: create, move, approve, explain, follow.")
 
@@ -197,7 +197,7 @@ async def explain(
         answer,
         [
             ("violations", "\n".join(f"{one.code}: {one.message}" for one in answer.violations)),
-            ("next steps", "\n".join(answer.next_steps)),
+            ("next steps", as_typed("\n".join(answer.next_steps))),
             ("who may", ", ".join(answer.permitted_principals)),
         ],
         verdict,

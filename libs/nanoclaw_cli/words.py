@@ -17,20 +17,23 @@ _UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 
 
 class Words:
-    """One enum. `parse` reads a word in any case; `word` writes one, empty for the unspecified value."""
+    """One enum. `parse` reads a word in any case; `word` writes one, empty for the unspecified value.
+
+    spellings: the words by the contract's names, which `parse` takes as well.
+    """
 
     def __init__(self, enum: Any, prefix: str, spelling: Callable[[str], str] = str) -> None:
-        words = {spelling(name.removeprefix(prefix)): int(value) for name, value in enum.items()}
-        self._by_word = {word: value for word, value in words.items() if value}
+        self.spellings = {name: spelling(name.removeprefix(prefix)) for name, value in enum.items() if value}
+        self._by_word = {word: int(enum.Value(name)) for name, word in self.spellings.items()}
         self._by_value = {value: word for word, value in self._by_word.items()}
 
     def parse(self, text: Any) -> int:
         """The value of a word. Raises BadParameter that lists them."""
         if isinstance(text, int):  # a default
             return text
-        for word, value in self._by_word.items():
-            if word.lower() == str(text).lower():
-                return value
+        for name, word in self.spellings.items():
+            if str(text).lower() in (word.lower(), name.lower()):
+                return self._by_word[word]
         raise typer.BadParameter(f"{text!r} is none of {', '.join(self._by_word)}")
 
     def word(self, value: int) -> str:
@@ -66,6 +69,15 @@ CALL_STATES = Words(broker.CallState, "CALL_STATE_")
 SETTLE_OUTCOMES = Words(broker.SettleOutcome, "SETTLE_OUTCOME_", lambda name: name.lower().replace("_", "-"))
 DISPATCH_STATES = Words(dispatcher.DispatchState, "DISPATCH_STATE_")
 ATTEMPT_STATES = Words(dispatcher.AttemptState, "ATTEMPT_STATE_")
+
+_TABLES = [table for table in list(globals().values()) if isinstance(table, Words)]
+_SPELLINGS = {name: word for table in _TABLES for name, word in table.spellings.items()}
+_NAME = re.compile(r"\b[A-Z]+(?:_[A-Z0-9]+)+\b")
+
+
+def as_typed(text: str) -> str:
+    """What a service says, with values as the command takes them: `Security` for GATE_SECURITY."""
+    return _NAME.sub(lambda found: _SPELLINGS.get(found[0], found[0]), text)
 
 
 def moment(text: Any) -> Timestamp:

@@ -50,7 +50,8 @@ class NanoclawError(Exception):
     """An error that keeps its identity across the wire.
 
     kind: the sort of failure. reason: stable UPPER_SNAKE. message: lower case, names the thing, no full stop.
-    facts: what it rested on, as text. violations: every rule broken, at once. next_step: what to do about it.
+    facts: what it rested on, as text. violations: every rule broken, at once. next_step: what to do about it; left out,
+    it is the first that a violation has.
     """
 
     def __init__(
@@ -68,7 +69,7 @@ class NanoclawError(Exception):
         self.reason = reason
         self.message = message
         self.violations = tuple(violations)
-        self.next_step = next_step
+        self.next_step = next_step or next((one.next_step for one in self.violations if one.next_step), "")
         self.facts: Mapping[str, str] = {name: str(value) for name, value in facts.items()}
 
     def __str__(self) -> str:
@@ -78,12 +79,10 @@ class NanoclawError(Exception):
         return f"NanoclawError({self.kind.name}, {self.reason!r}, {self.message!r}, facts={dict(self.facts)!r})"
 
 
-def invalid(field: str, message: str, next_step: str = "") -> NanoclawError:
+def invalid(field: str, message: str, next_step: str) -> NanoclawError:
     """A malformed field: INVALID_FIELD with one violation that names it."""
     violation = Violation("INVALID_FIELD", message, next_step, field)
-    return NanoclawError(
-        Kind.INVALID, "INVALID_FIELD", f"{field}: {message}", violations=[violation], next_step=next_step
-    )
+    return NanoclawError(Kind.INVALID, "INVALID_FIELD", f"{field}: {message}", violations=[violation])
 
 
 def unauthenticated(reason: str, message: str, next_step: str) -> NanoclawError:
@@ -91,11 +90,12 @@ def unauthenticated(reason: str, message: str, next_step: str) -> NanoclawError:
     return NanoclawError(Kind.UNAUTHENTICATED, reason, message, next_step=next_step)
 
 
-def denied(reason: str, message: str, next_step: str = "", **facts: Any) -> NanoclawError:
+def denied(reason: str, message: str, next_step: str, **facts: Any) -> NanoclawError:
     """A refusal of the caller."""
     return NanoclawError(Kind.DENIED, reason, message, next_step=next_step, **facts)
 
 
-def not_found(noun: str, name: str) -> NanoclawError:
-    """An absent thing: `{NOUN}_NOT_FOUND`."""
-    return NanoclawError(Kind.NOT_FOUND, f"{noun.upper()}_NOT_FOUND", f"no {noun} {name!r}", name=name)
+def not_found(noun: str, name: str, field: str, next_step: str) -> NanoclawError:
+    """An absent thing: `{NOUN}_NOT_FOUND`. field: of the request, the one that names it."""
+    reason, message = f"{noun.upper().replace(' ', '_')}_NOT_FOUND", f"{field}: there is no {noun} {name!r}"
+    return NanoclawError(Kind.NOT_FOUND, reason, message, next_step=next_step, field=field, name=name)

@@ -84,7 +84,12 @@ def current_caller() -> Caller:
     """The verified caller of the RPC being served. Raises INTERNAL outside one: nobody is no caller."""
     call = _call.get()
     if call is None or call.caller is None:
-        raise NanoclawError(Kind.INTERNAL, "NO_CALLER", "asked for the caller outside an RPC with a credential")
+        raise NanoclawError(
+            Kind.INTERNAL,
+            "NO_CALLER",
+            "asked for the caller outside an RPC with a credential",
+            next_step="ask in the servicer, of an RPC that access.py does not open to all",
+        )
     return call.caller
 
 

@@ -100,7 +100,7 @@ def errors(method: Method, log: Any) -> Concern:
                 else:  # something inside was cancelled, not this call
                     refuse(call, opaque(error, method, log))
             except NotImplementedError:  # what the stub's base class raises
-                refuse(call, NanoclawError(Kind.UNIMPLEMENTED, "NOT_IMPLEMENTED", f"{method.name} is not served here"))
+                refuse(call, _not_implemented(method.name))
             except Exception as error:
                 refuse(call, opaque(error, method, log))
             return None
@@ -129,6 +129,15 @@ def opaque(error: BaseException, method: Method, log: Any) -> NanoclawError:
         f"internal error {error_id}",
         next_step="report the id; the service's log has the rest under it",
         error_id=error_id,
+    )
+
+
+def _not_implemented(name: str) -> NanoclawError:
+    return NanoclawError(
+        Kind.UNIMPLEMENTED,
+        "NOT_IMPLEMENTED",
+        f"{name} is not served here",
+        next_step="ask the server's reflection what is, or a later version",
     )
 
 

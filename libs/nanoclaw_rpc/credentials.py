@@ -14,7 +14,7 @@ from typing import Any
 
 import structlog
 
-from nanoclaw_core.errors import Kind, NanoclawError, invalid
+from nanoclaw_core.errors import Kind, NanoclawError, invalid, not_found
 from nanoclaw_core.principal import Caller, Role
 from nanoclaw_rpc import private
 
@@ -125,7 +125,7 @@ class Credentials:
             entries = self._read()
             kept = [entry for entry in entries if entry["principal"] != principal]
             if len(kept) == len(entries):
-                raise NanoclawError(Kind.NOT_FOUND, "PRINCIPAL_NOT_FOUND", f"no principal {principal!r}")
+                raise not_found("principal", principal, "name", _here(entries))
             self._write(kept)
             self.token_file(principal).unlink(missing_ok=True)
 
@@ -188,6 +188,10 @@ class Credentials:
             yield
         finally:
             os.close(descriptor)
+
+
+def _here(entries: list[dict[str, str]]) -> str:
+    return f"here are {', '.join(sorted({entry['principal'] for entry in entries})) or 'none'}"
 
 
 def _entries(text: str) -> list[dict[str, str]]:

@@ -32,7 +32,8 @@ class Health(health_pb2_grpc.HealthServicer):
         """The status now."""
         status = self._status.get(request.service)
         if status is None:
-            raise not_found("service", request.service)
+            known = ", ".join(filter(None, self._status))
+            raise not_found("service", request.service, "service", f"name one of {known}, or leave it out")
         return health_pb2.HealthCheckResponse(status=status)
 
     async def Watch(

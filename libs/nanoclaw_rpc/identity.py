@@ -41,19 +41,19 @@ def caller_of(metadata: Any, credentials: Credentials, certified: str = "") -> C
     for key, value in metadata:
         if key == "authorization":
             if authorization is not None:
-                raise _unauthenticated("AMBIGUOUS_CREDENTIAL", "more than one authorization header")
+                raise unauthenticated("AMBIGUOUS_CREDENTIAL", "more than one authorization header", _BEARER)
             authorization = value
         elif key == "nanoclaw-group":
             if group is not None:
-                raise _unauthenticated("AMBIGUOUS_ATTESTATION", "more than one nanoclaw-group header")
+                raise unauthenticated("AMBIGUOUS_ATTESTATION", "more than one nanoclaw-group header", _ATTESTED)
             group = value
         elif key == "nanoclaw-attempt":
             if attempt is not None:
-                raise _unauthenticated("AMBIGUOUS_ATTESTATION", "more than one nanoclaw-attempt header")
+                raise unauthenticated("AMBIGUOUS_ATTESTATION", "more than one nanoclaw-attempt header", _ATTESTED)
             attempt = value
     if authorization is None:
         if not certified:
-            raise _unauthenticated("NO_CREDENTIAL", "no authorization header")
+            raise unauthenticated("NO_CREDENTIAL", "no authorization header", _BEARER)
         caller = credentials.find(certified)
         if caller is None:
             raise unauthenticated(
@@ -70,25 +70,25 @@ def caller_of(metadata: Any, credentials: Credentials, certified: str = "") -> C
     if group is None and attempt is None:
         return caller
     if not caller.is_service("gateway"):
-        raise _unauthenticated("FOREIGN_ATTESTATION", f"{caller.principal} cannot speak for a group")
+        raise unauthenticated("FOREIGN_ATTESTATION", f"{caller.principal} cannot speak for a group", _ATTESTED)
     if group is None:
-        raise _unauthenticated("MALFORMED_ATTESTATION", "an attempt without a group")
+        raise unauthenticated("MALFORMED_ATTESTATION", "an attempt without a group", _ATTESTED)
     try:
         principal = f"group:{check_group('nanoclaw-group', group)}"
         return Caller(
             principal, via=caller.principal, attempt=check_name("nanoclaw-attempt", attempt) if attempt else ""
         )
     except NanoclawError as error:
-        raise _unauthenticated("MALFORMED_ATTESTATION", error.message) from None
+        raise unauthenticated("MALFORMED_ATTESTATION", error.message, _ATTESTED) from None
 
 
 def _bearer(authorization: Any, credentials: Credentials) -> Caller:
     scheme, _, token = authorization.partition(" ")
     if scheme.lower() != "bearer" or not token:
-        raise _unauthenticated("MALFORMED_CREDENTIAL", "the authorization header is not a bearer token")
+        raise unauthenticated("MALFORMED_CREDENTIAL", "the authorization header is not a bearer token", _BEARER)
     caller = credentials.identify(token)
     if caller is None:
-        raise _unauthenticated("UNKNOWN_CREDENTIAL", "nobody has this token")
+        raise unauthenticated("UNKNOWN_CREDENTIAL", "nobody has this token", _BEARER)
     return caller
 
 
@@ -113,7 +113,8 @@ def authorize(method: Method, access: frozenset[Access]) -> Concern:
 
 
 _ADD_OPERATOR = "make the operator with `nanoclaw operator add`"
-
-
-def _unauthenticated(reason: str, message: str) -> NanoclawError:
-    return unauthenticated(reason, message, "send `authorization: Bearer <token>` with a token of yours")
+_BEARER = (
+    "send one header `authorization: Bearer TOKEN`; the first operator's token is in secrets/operators/founder.token of"
+    " NANOCLAW_HOME, and `nanoclaw operator add` makes one for each other"
+)
+_ATTESTED = "leave nanoclaw-group and nanoclaw-attempt out: the gateway alone sends them, for the files of a group"

@@ -155,5 +155,10 @@ def _left(allowed: float) -> float:
     if call is not None and call.deadline is not None:
         allowed = min(allowed, call.deadline - asyncio.get_running_loop().time())
     if allowed <= 0:
-        raise NanoclawError(Kind.DEADLINE, "DEADLINE_EXCEEDED", "no time is left to call another service")
+        raise NanoclawError(
+            Kind.DEADLINE,
+            "DEADLINE_EXCEEDED",
+            "no time is left to call another service",
+            next_step="nothing was sent: ask again, with more time",
+        )
     return allowed

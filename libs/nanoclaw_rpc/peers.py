@@ -10,6 +10,8 @@ from nanoclaw_core.errors import unauthenticated
 from nanoclaw_rpc.certificates import principal_of
 
 _MOST = 1024
+_RENEW = "renew it with `nanoclaw certs renew`, and connect again"
+_CERTIFICATE = "connect with one: `nanoclaw certs operator` makes it, and docs/tls.md says how it is used"
 
 
 class Peers:
@@ -28,7 +30,7 @@ class Peers:
         found = facts.get("x509_pem_cert")
         if found is None:
             if b"ssl" in facts.get("transport_security_type", ()):
-                raise unauthenticated("NO_CERTIFICATE", "a TLS connection without a certificate", "connect with one")
+                raise unauthenticated("NO_CERTIFICATE", "a TLS connection without a certificate", _CERTIFICATE)
             return ""
         principal, until = self._known.get(found[0]) or self._parse(found[0])
         if not principal:
@@ -39,7 +41,9 @@ class Peers:
             )
         if self._now() >= until:  # a connection may outlive the certificate it began with
             raise unauthenticated(
-                "EXPIRED_CERTIFICATE", f"the certificate of {principal} has expired", "renew it and connect again"
+                "EXPIRED_CERTIFICATE",
+                f"the certificate of {principal} has expired",
+                _RENEW,
             )
         return principal
 

@@ -2,8 +2,8 @@
 
 - `ErrorInfo(reason, domain="nanoclaw", metadata=facts)`, always.
 - Violations, all at once: `BadRequest` for INVALID, else `PreconditionFailure` (type=code, subject=field).
-- Next steps: `Help`, one link each; its url says whose step it is: `urn:nanoclaw:next` the error's,
-  `urn:nanoclaw:next:0` the first violation's, and so on.
+- Next steps: `Help`, one link each; its url says whose step it is: `urn:nanoclaw:next:0` the first violation's, and so
+  on, `urn:nanoclaw:next` the error's own, left out where it is the first of a violation.
 - `RetryInfo` where the facts hold `retry_after`, in seconds.
 """
 
@@ -55,7 +55,7 @@ def to_status(error: NanoclawError) -> status_pb2.Status:
             if kept <= 1:
                 break
             kept = kept * 2 // 3
-    bare = NanoclawError(error.kind, error.reason, error.message)
+    bare = NanoclawError(error.kind, error.reason, error.message, next_step=error.next_step)
     return _status(bare, 0, _TEXT_CHARS)
 
 
@@ -87,9 +87,11 @@ def _status(error: NanoclawError, kept: int, chars: int) -> status_pb2.Status:
                 ]
             )
         )
-    steps = [(_NEXT, error.next_step), *((f"{_NEXT}:{i}", v.next_step) for i, v in enumerate(violations))]
-    if any(step for _, step in steps):
-        links = [details.Help.Link(description=short(step), url=url) for url, step in steps if step]
+    steps = [(f"{_NEXT}:{i}", v.next_step) for i, v in enumerate(violations) if v.next_step]
+    if error.next_step and (not steps or steps[0][1] != error.next_step):
+        steps.insert(0, (_NEXT, error.next_step))
+    if steps:
+        links = [details.Help.Link(description=short(step), url=url) for url, step in steps]
         parts.append(details.Help(links=links))
     if (delay := _retry_after(error)) is not None:
         parts.append(details.RetryInfo(retry_delay=delay))

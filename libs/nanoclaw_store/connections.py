@@ -72,7 +72,10 @@ def _set(connection: sqlite3.Connection, pragmas: dict[str, int]) -> sqlite3.Con
             (actual,) = connection.execute(f"PRAGMA {name}").fetchone()
             if actual != value:  # SQLite ignores what it does not know
                 raise NanoclawError(
-                    Kind.INTERNAL, "STORE_PRAGMA", f"SQLite has {name} at {actual!r} where {value!r} is needed"
+                    Kind.INTERNAL,
+                    "STORE_PRAGMA",
+                    f"SQLite has {name} at {actual!r} where {value!r} is needed",
+                    next_step="run it with another build of SQLite",
                 )
     except BaseException:
         connection.close()

@@ -62,7 +62,7 @@ class Governance(governance_pb2_grpc.GovernanceServiceServicer):
         if (wait := self.on_get()) is not None:
             await wait
         if request.task_id not in self.tasks:
-            raise not_found("task", request.task_id)
+            raise not_found("task", request.task_id, "task_id", "list them")
         return gov.GetTaskResponse(task=self.tasks[request.task_id])
 
     async def ListApprovals(self, request: Any, context: Any) -> gov.ListApprovalsResponse:

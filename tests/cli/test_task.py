@@ -19,6 +19,26 @@ TASK = pb.Task(
 )
 
 
+@pytest.mark.parametrize("word", ["Security", "security", "GATE_SECURITY"])
+async def test_values_are_taken_as_people_and_as_contracts_write_them(nanoclaw: Any, far_side: Any, word: str) -> None:
+    """What grpcurl printed can be pasted, too."""
+    ran = await nanoclaw("task", "create", "T", "--gate", word)
+    assert ran.code == 0
+    (asked,) = far_side.requests("CreateTask")
+    assert asked.gate == pb.GATE_SECURITY
+
+
+async def test_hints_name_values_as_the_command_takes_them(nanoclaw: Any, far_side: Any) -> None:
+    """A service says TASK_TYPE_BUG and GATE_REVOPS, which grpcurl takes; people type BUG and RevOps."""
+    step = "choose one of TASK_TYPE_BUG, GATE_REVOPS"
+    error = NanoclawError(Kind.INVALID, "INVALID_FIELD", "wrong", violations=[Violation("A", "a", step, "f")])
+    far_side.answers["CreateTask"] = error
+    ran = await nanoclaw("task", "create", "T")
+    assert ran.err == "error INVALID_FIELD: wrong; next step: choose one of BUG, RevOps\n"
+    ran = await nanoclaw("task", "create", "T", "--json")
+    assert ran.json["error"]["violations"][0]["next_step"] == "choose one of BUG, RevOps"
+
+
 async def test_create_takes_words_and_a_product_by_name(nanoclaw: Any, far_side: Any) -> None:
     """The words of the files and the CLI, the enums of the contract."""
     far_side.answers["GetProduct"] = pb.GetProductResponse(product=pb.Product(id="p1"))

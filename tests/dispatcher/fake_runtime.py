@@ -186,7 +186,9 @@ class FakeRuntime:
     async def create(self, spec: AttemptSpec) -> Observed:
         after = self.engine.fault("create", spec.attempt_id)
         if self._isolation is Isolation.NONE and not spec.group.builtin:
-            raise denied("NO_SANDBOX", "no sandbox works here, so only the built-in reference agents run")
+            raise denied(
+                "NO_SANDBOX", "no sandbox works here, so only the built-in reference agents run", "install bubblewrap"
+            )
         if spec.attempt_id not in self.engine.attempts:
             seen = Observed(spec.attempt_id, RunState.CREATED)
             self.engine.attempts[spec.attempt_id] = FakeRun(spec, self.engine.clock, seen)
@@ -198,7 +200,7 @@ class FakeRuntime:
         after = self.engine.fault("start", attempt_id)
         run = self.engine.attempts.get(attempt_id)
         if run is None:
-            raise not_found("attempt", attempt_id)
+            raise not_found("attempt", attempt_id, "attempt_id", "create it first")
         if run.seen.state is RunState.CREATED:
             if not run.spec.mailbox.is_dir():
                 raise NanoclawError(Kind.PRECONDITION, "NO_MAILBOX", f"{run.spec.mailbox} is not there")

@@ -189,7 +189,7 @@ async def test_a_lost_agent_is_replaced_by_the_next_attempt(world: Any) -> None:
 async def test_what_cannot_be_started_fails_and_says_why(world: Any) -> None:
     """A refusal of the runtime is an attempt's end, not the dispatcher's."""
     for _ in range(3):
-        world.fake.fail("create", denied("NO_SANDBOX", "no sandbox works here"))
+        world.fake.fail("create", denied("NO_SANDBOX", "no sandbox works here", "install bubblewrap"))
     await world.dispatcher()
     await world.operator.ready("t1")
     task = await world.at("t1", "BLOCKED")
@@ -349,7 +349,7 @@ async def test_retry_of_a_failed_dispatch_says_how_to_go_on(world: Any) -> None:
     with pytest.raises(NanoclawError) as refused:
         await api.RetryDispatch(pb.RetryDispatchRequest(request_id="r", dispatch_id=dispatch["id"]))
     assert (refused.value.kind, refused.value.reason) == (Kind.PRECONDITION, "TASK_MOVED")
-    assert "BLOCKED to DOING" in refused.value.next_step
+    assert "BLOCKED to TASK_STATE_DOING" in refused.value.next_step
 
 
 async def test_what_runs_without_a_live_row_is_stopped(world: Any) -> None:

@@ -173,7 +173,7 @@ class FakeGovernance(GovernanceServiceServicer):
 
     def found(self, task_id: str) -> Any:
         if task_id not in self.tasks:
-            raise not_found("task", task_id)
+            raise not_found("task", task_id, "task_id", "list them")
         return self.tasks[task_id]
 
     @staticmethod

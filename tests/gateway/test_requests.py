@@ -10,6 +10,7 @@ from nanoclaw.broker.v1 import broker_pb2 as broker
 from nanoclaw.governance.v1 import governance_pb2 as governance
 from nanoclaw_core.errors import Kind, NanoclawError
 from nanoclaw_ipc_gateway.request import UNSERVED
+from nanoclaw_ipc_gateway.words import GATES, STATES, TASK_TYPES, as_written
 
 CREATE = {"type": "gov_create", "title": "Fix login", "task_type": "BUG", "assigned_group": "developer"}
 
@@ -111,6 +112,19 @@ async def test_a_refusal_says_why_and_what_would_help(served: Any) -> None:
     assert (stale["status"], stale["code"], stale["facts"]["actual"]) == ("failed", "STALE_VERSION", "1")
     missing = await agent.ask({"type": "gov_transition", "taskId": "t-404", "toState": "DOING"})
     assert (missing["status"], missing["code"]) == ("failed", "TASK_NOT_FOUND")
+    assert missing["error"] == "taskId: there is no task 't-404'", "as the file has it"
+
+
+def test_hints_come_in_the_words_of_files() -> None:
+    """What governance says of its own enums and fields can be pasted into the next request."""
+    said = "choose one of TASK_STATE_READY, GATE_REVOPS, TASK_TYPE_SECURITY, or send to_state of task_id t-TASK"
+    assert as_written(said, "gov_transition") == (
+        "choose one of READY, RevOps, SECURITY, or send toState of taskId t-TASK"
+    )
+    assert as_written("task_id: ACCESS_LEVEL_L2 or PRIORITY_P1", "ext_call") == "task_id: 2 or P1"
+    for enum, words in ((governance.TaskState, STATES), (governance.TaskType, TASK_TYPES), (governance.Gate, GATES)):
+        for word, value in words.items():
+            assert as_written(enum.Name(value), "gov_create") == word
 
 
 async def test_all_that_is_wrong_with_a_request_is_said_at_once(served: Any) -> None:

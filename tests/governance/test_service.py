@@ -330,7 +330,7 @@ async def test_explain_says_what_transition_would(service) -> None:
     assert found.would_change
     found = await admin("ExplainTransition", task_id=task.id, to_state="DONE", as_principal="group:developer")
     assert [violation.code for violation in found.violations] == ["NO_SUCH_EDGE"]
-    assert list(found.next_steps) == ["go by REVIEW → APPROVAL → DONE"]
+    assert list(found.next_steps) == ["go by REVIEW → APPROVAL → DONE: move it to TASK_STATE_APPROVAL next"]
     await admin("TransitionTask", task_id=task.id, to_state="APPROVAL")
     found = await admin("ExplainTransition", task_id=task.id, to_state="DONE", as_principal="group:developer")
     assert not found.allowed

@@ -228,4 +228,4 @@ def test_a_refused_edge_names_the_way_round() -> None:
     assert route("DONE", "INBOX") == ()
     refusal = decide(a_task("INBOX"), Move("DOING"), CALLERS["admin"], Policy(), NOW).refusal
     assert refusal is not None
-    assert refusal.next_step == "go by INBOX → TRIAGED → READY → DOING"
+    assert refusal.next_step == "go by INBOX → TRIAGED → READY → DOING: move it to TASK_STATE_TRIAGED next"

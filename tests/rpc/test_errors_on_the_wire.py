@@ -85,6 +85,24 @@ def test_foreign_clients_find_google_s_standard_details():
     assert "Help" not in invalid
 
 
+def test_a_hint_is_sent_once():
+    """Who prints all links reads each next step one time: the first violation's is the error's own."""
+    same = NanoclawError(Kind.INVALID, "R", "m", violations=[Violation("C", "d", "do it", "f")], next_step="do it")
+    assert [(link.url, link.description) for link in details_of(same)["Help"].links] == [
+        ("urn:nanoclaw:next:0", "do it")
+    ]
+    assert from_status(to_status(same)).next_step == "do it"
+    other = NanoclawError(Kind.INVALID, "R", "m", violations=[Violation("C", "d", "do it", "f")], next_step="or that")
+    assert [link.description for link in details_of(other)["Help"].links] == ["or that", "do it"]
+
+
+def test_a_status_that_is_cut_keeps_the_next_step():
+    """Of hundreds of facts nothing fits; what to do next does."""
+    many = {f"fact{number}": "x" * 600 for number in range(400)}
+    error = from_status(to_status(NanoclawError(Kind.DENIED, "R", "m", next_step="ask an operator", **many)))
+    assert (error.reason, error.next_step, error.facts) == ("R", "ask an operator", {})
+
+
 @pytest.mark.parametrize(("fact", "seconds"), [("2.5", 2.5), (0, 0.0)])
 def test_a_retry_after_fact_becomes_a_retry_info(fact, seconds):
     """Who is told when to come back finds it where gRPC clients look."""

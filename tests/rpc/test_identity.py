@@ -37,7 +37,8 @@ async def test_without_a_valid_token_nobody_gets_in(serve, raw, spec, puppet, me
     """Refused with a reason, and the servicer never hears of it."""
     code, error = await raw(await serve(spec), metadata)
     assert (code, error.reason) == (UNAUTHENTICATED, reason)
-    assert error.next_step
+    assert "secrets/operators/founder.token" in error.next_step, "where a credential comes from"
+    assert "nanoclaw operator add" in error.next_step
     assert puppet.seen == []
 
 

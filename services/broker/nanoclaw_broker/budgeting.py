@@ -4,7 +4,7 @@ from nanoclaw.runtime.v1 import runtime_pb2 as pb
 from nanoclaw_broker import budgets
 from nanoclaw_broker.budget import Line, Period
 from nanoclaw_broker.facts import midnight_after
-from nanoclaw_broker.granting import check_grantee
+from nanoclaw_broker.granting import ADMIN, check_grantee
 from nanoclaw_broker.policy import Limits
 from nanoclaw_broker.tables import REQUESTS
 from nanoclaw_core.errors import denied, invalid
@@ -57,11 +57,11 @@ class Budgets:
     def _check_lowers(self, tx: Tx, request: pb.SetBudgetRequest, period: Period | None) -> None:
         """What an agent may do: spend less."""
         if request.resume:
-            raise denied("RAISE_NEEDS_ADMIN", "only an admin lets a group spend again", "ask one")
+            raise denied("RAISE_NEEDS_ADMIN", "only an admin lets a group spend again", ADMIN)
         lines = budgets.lines(tx, request.group, self._limits)
         now = next((one.limit_cents for one in lines if (one.group, one.period) == (request.group, period)), None)
         if not request.HasField("limit_cents") or (now is not None and request.limit_cents > now):
-            raise denied("RAISE_NEEDS_ADMIN", "only an admin raises a budget", "ask one, or lower it")
+            raise denied("RAISE_NEEDS_ADMIN", "only an admin raises a budget", f"{ADMIN}, or lower it")
 
     def _read(self, tx: Tx, group: str) -> pb.GetBudgetResponse:
         overrun = budgets.frozen(tx, group)
@@ -80,7 +80,8 @@ def _period(request: pb.SetBudgetRequest) -> Period | None:
     except ValueError:
         if request.resume and not request.period and not request.HasField("limit_cents"):
             return None
-        raise invalid("period", f"must be one of {', '.join(Period)}", "say what the limit is over") from None
+        known = ", ".join(f"BUDGET_PERIOD_{one.name}" for one in Period)
+        raise invalid("period", "does not say what the limit is over", f"choose one of {known}") from None
 
 
 def _line(line: Line, midnight: str) -> pb.BudgetLine:

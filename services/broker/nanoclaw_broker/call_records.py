@@ -52,9 +52,10 @@ def get(tx: Tx, request: pb.GetCallRequest, group: str, *, operator_needed: bool
     elif request.request_id and group:
         row = records.by_request(tx, group, request.request_id)
     else:
-        raise invalid("call_id", "neither it nor group and request_id are given", "name the call")
+        raise invalid("call_id", "neither it nor group and request_id are given", "name the call; ListCalls tells them")
     if row is None or group not in ("", row["group_name"]):
-        raise not_found("call", request.call_id or request.request_id)
+        field = "call_id" if request.call_id else "request_id"
+        raise not_found("call", getattr(request, field), field, "list them with ListCalls, or `nanoclaw calls`")
     answer = calls.answer_of(tx, row["call_id"])
     response = pb.GetCallResponse(call=record(tx, row))
     if answer:

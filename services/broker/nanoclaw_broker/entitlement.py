@@ -18,6 +18,7 @@ MOST_NOTES = 500
 _PASSING = frozenset({Check.KILL_SWITCH, Check.BUSY, Check.SECRETS, Check.LIMITS})
 """What stands in the way now and may not in an hour: the vote is refused, and the call goes on waiting."""
 
+PENDING = "list those that wait with ListPendingCalls, or `nanoclaw calls pending`"
 _ANEW = "have it asked for anew"
 
 Request = pb.ApproveCallRequest | pb.RejectCallRequest
@@ -27,7 +28,7 @@ def check_form(request: Request) -> None:
     """Raises INVALID_FIELD."""
     check_request_id(request.request_id)
     if not request.call_id:
-        raise invalid("call_id", "is empty", "name the call, as ListPendingCalls shows it")
+        raise invalid("call_id", "is empty", PENDING)
     if len(request.notes) > MOST_NOTES:
         raise invalid("notes", f"has more than {MOST_NOTES} characters", "say it shorter")
 
@@ -39,7 +40,7 @@ def waiting_row(tx: Tx, request: Request) -> sqlite3.Row:
     """
     row = records.by_id(tx, request.call_id)
     if row is None:
-        raise not_found("call", request.call_id)
+        raise not_found("call", request.call_id, "call_id", PENDING)
     if row["state"] == State.EXPIRED.value:
         raise NanoclawError(Kind.PRECONDITION, row["code"], row["reason"], next_step=_ANEW)
     if row["state"] != State.AWAITING_APPROVAL.value:
@@ -47,7 +48,7 @@ def waiting_row(tx: Tx, request: Request) -> sqlite3.Row:
             Kind.PRECONDITION,
             "NOT_AWAITING_APPROVAL",
             f"call {request.call_id} is {row['state']}, there is nothing to vote on",
-            next_step="list those that wait with ListPendingCalls",
+            next_step=PENDING,
             state=row["state"],
         )
     asked = pendings.find(tx, request.call_id)
@@ -71,7 +72,7 @@ def check_voter(tx: Tx, call: sqlite3.Row, task: Task, caller: Caller) -> None:
     if why:
         raise denied("VOTE_NOT_YOURS", f"{caller.principal} {why}, so it has no vote on it", "leave it to others")
     if caller.group and not vote.concerns(party, task.approver_group):
-        raise not_found("call", call["call_id"])
+        raise not_found("call", call["call_id"], "call_id", PENDING)
     check_first(tx, call, party)
 
 

@@ -12,6 +12,9 @@ from nanoclaw_core.ids import check_group, check_name
 from nanoclaw_core.principal import Caller
 
 MOST_ACTIONS = 200
+PROVIDERS = "list them with ListProviders, or `nanoclaw call providers`"
+LEVELS = "choose one of ACCESS_LEVEL_L1, ACCESS_LEVEL_L2, ACCESS_LEVEL_L3"
+ADMIN = "ask an operator with the role admin"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +49,12 @@ def decide_grant(wish: Wish, by: Caller, now: str) -> Capability:
     wanted = wish.capability
     check_form(wanted)
     if wanted.level is Level.L0:
-        raise invalid("access_level", "must be L1, L2 or L3", "revoke the grant to give no access")
+        raise invalid("access_level", "gives no access", f"{LEVELS}, or revoke the grant")
     if wish.levels is None:
-        raise not_found("provider", wanted.provider)
+        raise not_found("provider", wanted.provider, "provider", PROVIDERS)
     _check_actions(wanted, wish.levels)
     if wanted.requires_task_gate and wanted.requires_task_gate not in GATES:
-        raise invalid("requires_task_gate", f"must be one of {', '.join(GATES)}, or empty", "name a gate")
+        raise invalid("requires_task_gate", "is no gate", f"choose one of {', '.join(GATES)}, or leave it out")
     if wanted.allow_unverified and not by.is_admin:
         raise denied(
             "UNVERIFIED_NEEDS_ADMIN",
@@ -79,7 +82,7 @@ def _check_actions(wanted: Capability, levels: Mapping[str, Level]) -> None:
 def check_grantor(by: Caller, level: Level) -> None:
     """Whether one may make, replace or end a grant of that level. Raises L3_NEEDS_ADMIN."""
     if level is Level.L3 and not by.is_admin:
-        raise denied("L3_NEEDS_ADMIN", "only an operator with the role admin grants, replaces or ends L3", "ask one")
+        raise denied("L3_NEEDS_ADMIN", "only an operator with the role admin grants, replaces or ends L3", ADMIN)
 
 
 def _end(wanted: Capability, now: str) -> str:

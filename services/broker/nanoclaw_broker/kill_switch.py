@@ -7,6 +7,7 @@ from functools import partial
 from nanoclaw.broker.v1 import broker_pb2 as pb
 from nanoclaw_broker import freeze, freezes, messages
 from nanoclaw_broker.freeze import Freeze, Scope
+from nanoclaw_broker.granting import PROVIDERS
 from nanoclaw_broker.policy import Level
 from nanoclaw_broker.registry import Registry
 from nanoclaw_broker.tables import REQUESTS
@@ -15,6 +16,7 @@ from nanoclaw_core.principal import Caller
 from nanoclaw_store import Database, Idempotency, Tx
 
 MOST_REASON = 500
+_LEVELS = "choose one of ACCESS_LEVEL_L0, ACCESS_LEVEL_L1, ACCESS_LEVEL_L2; L0 stops all"
 
 
 class KillSwitch:
@@ -48,7 +50,7 @@ class KillSwitch:
         except ValueError:
             level = Level.L3
         if level is Level.L3:
-            raise invalid("max_level", "must be L0, L1 or L2", "say how far calls may still go; L0 stops all")
+            raise invalid("max_level", "does not say how far calls may still go", _LEVELS)
         reason = request.reason.strip()
         if not reason or len(reason) > MOST_REASON:
             raise invalid("reason", f"must have 1 to {MOST_REASON} characters", "say why, for those who are stopped")
@@ -58,7 +60,7 @@ class KillSwitch:
         """A misspelt provider would freeze nothing, so it must be there."""
         scope, name = freeze.aim(request.group, request.provider)
         if scope is Scope.PROVIDER and isinstance(request, pb.FreezeRequest) and self._registry.get(name) is None:
-            raise not_found("provider", name)
+            raise not_found("provider", name, "provider", PROVIDERS)
         return scope, name
 
     async def unfreeze(self, caller: Caller, request: pb.UnfreezeRequest, trace_id: str) -> pb.UnfreezeResponse:

@@ -10,6 +10,7 @@ from nanoclaw_broker.breaker import Circuit
 from nanoclaw_broker.capabilities import as_capability
 from nanoclaw_broker.capability import ActionStatus, Capability, level_under, status_of
 from nanoclaw_broker.freeze import Freeze, binding
+from nanoclaw_broker.granting import LEVELS
 from nanoclaw_broker.ledger import Kind, State
 from nanoclaw_broker.policy import Level
 from nanoclaw_broker.providers import Action, Provider
@@ -66,7 +67,8 @@ def states(wanted: "list[pb.CallState.ValueType]") -> list[State]:
     try:
         return [State(pb.CallState.Name(one).removeprefix("CALL_STATE_")) for one in wanted]
     except ValueError:
-        raise invalid("states", "not states of a call", "leave the unspecified and unknown ones out") from None
+        known = ", ".join(f"CALL_STATE_{state}" for state in State)
+        raise invalid("states", "are not all states of a call", f"choose among {known}") from None
 
 
 def state_to_proto(state: State) -> pb.CallState.ValueType:
@@ -99,7 +101,7 @@ def wanted_capability(request: pb.GrantRequest) -> Capability:
     try:
         level = Level(request.access_level - 1)
     except ValueError:
-        raise invalid("access_level", "must be L1, L2 or L3", "say which") from None
+        raise invalid("access_level", "is none of its values", LEVELS) from None
     gate = request.requires_task_gate
     return Capability(
         group=request.group,

@@ -27,7 +27,7 @@ class Settling:
         def unit(tx: Tx) -> pb.SettleResponse:
             row = records.by_id(tx, request.call_id)
             if row is None:
-                raise not_found("call", request.call_id)
+                raise not_found("call", request.call_id, "call_id", "list them with ListCalls, or `nanoclaw calls`")
             answer = settled_answers.settled(request.call_id, outcome, caller.principal)
             references = {"request_id": request.request_id, "trace_id": trace_id}
             if not settlements.clear_up(tx, request.call_id, outcome, answer, caller, note, **references):
@@ -43,7 +43,8 @@ def _outcome(request: pb.SettleRequest) -> Outcome:
     try:
         return Outcome(pb.SettleOutcome.Name(request.outcome).removeprefix("SETTLE_OUTCOME_"))
     except ValueError:
-        raise invalid("outcome", f"must be one of {', '.join(Outcome)}", "say what became of the call") from None
+        known = ", ".join(f"SETTLE_OUTCOME_{one}" for one in Outcome)
+        raise invalid("outcome", "does not say what became of the call", f"choose one of {known}") from None
 
 
 def _not_unknown(call_id: str, state: State) -> NanoclawError:

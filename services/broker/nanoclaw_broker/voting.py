@@ -15,7 +15,15 @@ from nanoclaw_broker import awaiting, call_records, calls, findings, kept_params
 from nanoclaw_broker.broker import Broker, Ruling, Told
 from nanoclaw_broker.call import decide
 from nanoclaw_broker.decision import Outcome
-from nanoclaw_broker.entitlement import Request, check_first, check_form, check_voter, refused, waiting_row
+from nanoclaw_broker.entitlement import (
+    PENDING,
+    Request,
+    check_first,
+    check_form,
+    check_voter,
+    refused,
+    waiting_row,
+)
 from nanoclaw_broker.execution import Claimed
 from nanoclaw_broker.facts import Ask, Skill
 from nanoclaw_broker.governance import Reading, Tasks
@@ -170,7 +178,7 @@ class Voting:
     def _recall(self, call_id: str) -> Waiting:
         row, ciphertext = self._database.read(lambda tx: (records.by_id(tx, call_id), kept_params.read(tx, call_id)))
         if row is None:
-            raise not_found("call", call_id)
+            raise not_found("call", call_id, "call_id", PENDING)
         if row["state"] != State.AWAITING_APPROVAL.value or ciphertext is None:
             return Waiting(row)
         raw = self._seal.open(call_id, ciphertext)

@@ -34,13 +34,13 @@ class AttemptSpec:
     def __post_init__(self) -> None:
         check_attempt_id(self.attempt_id)
         if not self.mailbox.is_absolute():
-            raise invalid("mailbox", f"{self.mailbox} must be absolute")
+            raise invalid("mailbox", f"{self.mailbox} must be absolute", "give the gateway an absolute NANOCLAW_HOME")
         if self.relay is not None and not self.relay.is_absolute():
-            raise invalid("relay", f"{self.relay} must be absolute")
+            raise invalid("relay", f"{self.relay} must be absolute", "give the broker an absolute NANOCLAW_HOME")
 
 
 def check_attempt_id(attempt_id: str) -> str:
     """An attempt's id, which is a file's and a container's name too. Raises INVALID_FIELD."""
     if not _ATTEMPT_ID.fullmatch(attempt_id):
-        raise invalid("attempt_id", "must match [a-z0-9][a-z0-9-]{0,62}")
+        raise invalid("attempt_id", "must match [a-z0-9][a-z0-9-]{0,62}", "name it like nc-0123abcd-1")
     return attempt_id

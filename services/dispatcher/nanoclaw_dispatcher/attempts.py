@@ -95,4 +95,10 @@ def _last_fence(tx: Tx) -> int:
 
 
 def _changed(row: sqlite3.Row, what: str) -> NanoclawError:
-    return NanoclawError(Kind.CONFLICT, "DISPATCH_CHANGED", f"attempt {row['id']} {what}", state=row["state"])
+    return NanoclawError(
+        Kind.CONFLICT,
+        "DISPATCH_CHANGED",
+        f"attempt {row['id']} {what}",
+        next_step="read the dispatch again and decide anew",
+        state=row["state"],
+    )

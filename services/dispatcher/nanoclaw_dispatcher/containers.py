@@ -57,7 +57,9 @@ class Containers:
     def _created_before(self, attempt_id: str) -> Observed:
         container = self._engine.inspect(self.name(attempt_id))
         if container is None:
-            raise NanoclawError(Kind.UNAVAILABLE, "CONTAINER_GOES", f"{attempt_id} is just being removed")
+            raise NanoclawError(
+                Kind.UNAVAILABLE, "CONTAINER_GOES", f"{attempt_id} is just being removed", next_step="try again"
+            )
         if (owner := container.labels.get(LABEL_HOME)) != self._site.data:
             raise NanoclawError(
                 Kind.PRECONDITION,
@@ -73,7 +75,7 @@ class Containers:
         with state.locked(folder):
             seen = self.inspect(attempt_id)
             if seen.state is RunState.ABSENT:
-                raise not_found("attempt", attempt_id)
+                raise not_found("attempt", attempt_id, "attempt_id", "create it first")
             if seen.state is not RunState.CREATED:
                 return seen
             self._check_mailbox(folder)

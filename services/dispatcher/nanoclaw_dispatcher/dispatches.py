@@ -213,7 +213,13 @@ def log_adoption(tx: Tx, row: sqlite3.Row, *, instance: str, before: str) -> Non
 
 def conflict(row: Mapping[str, Any] | sqlite3.Row, what: str) -> NanoclawError:
     """Somebody else changed the dispatch first."""
-    return NanoclawError(Kind.CONFLICT, "DISPATCH_CHANGED", f"dispatch {row['id']} {what}", state=row["state"])
+    return NanoclawError(
+        Kind.CONFLICT,
+        "DISPATCH_CHANGED",
+        f"dispatch {row['id']} {what}",
+        next_step="read the dispatch again and decide anew",
+        state=row["state"],
+    )
 
 
 def _update(tx: Tx, row: sqlite3.Row, **new: Any) -> Change:
@@ -244,5 +250,10 @@ def _log(
 
 def _must(row: sqlite3.Row | None) -> sqlite3.Row:
     if row is None:
-        raise NanoclawError(Kind.INTERNAL, "ROW_MISSING", "a row that has to be there is not")
+        raise NanoclawError(
+            Kind.INTERNAL,
+            "ROW_MISSING",
+            "a row that has to be there is not",
+            next_step="verify the log: nanoclaw audit verify",
+        )
     return row

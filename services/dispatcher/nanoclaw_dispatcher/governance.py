@@ -117,7 +117,12 @@ class Governance:
         """Our view of a task. Raises UNKNOWN_STATE for a state that we do not know."""
         state = _STATES.get(message.state)
         if state is None:
-            raise NanoclawError(Kind.PRECONDITION, "UNKNOWN_STATE", f"task {message.id} is in state {message.state}")
+            raise NanoclawError(
+                Kind.PRECONDITION,
+                "UNKNOWN_STATE",
+                f"task {message.id} is in state {message.state}",
+                next_step="run a dispatcher as new as governance",
+            )
         return Task(
             id=message.id,
             version=message.version,

@@ -31,7 +31,10 @@ def retry(tx: Tx, means: Means, dispatch_id: str, task: Task | None, caller: Cal
     if task is None or not waits(task, dispatches.rule_view(row)):
         state = task.state if task is not None else "gone"
         raise _refused(
-            row, "TASK_MOVED", f"is over: its task is {state}", "move the task from BLOCKED to DOING: it starts anew"
+            row,
+            "TASK_MOVED",
+            f"is over: its task is {state}",
+            "move it from BLOCKED to TASK_STATE_DOING: it starts anew",
         )
     others = [d for d in dispatches.of_task(tx, task.id) if d.is_open and d.group == row["group_name"]]
     if any(d.id != row["id"] for d in others) or tx.one(attempts.LIVE_OF_DISPATCH, dispatch=row["id"]):

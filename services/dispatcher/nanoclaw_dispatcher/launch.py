@@ -163,11 +163,21 @@ class Launch:
     def _runtime(self) -> Runtime:
         name = self._attempt["group_name"]
         if self._means.groups.get(name) is None:
-            raise NanoclawError(Kind.PRECONDITION, "UNKNOWN_GROUP", f"no group {name!r} is configured")
+            raise NanoclawError(
+                Kind.PRECONDITION,
+                "UNKNOWN_GROUP",
+                f"no group {name!r} is configured",
+                next_step="add it to config/groups.toml and restart the dispatcher",
+            )
         runtime = self._means.runtime_of(self._attempt)
         if runtime is None:
             kind = self._means.group(name).runtime
-            raise NanoclawError(Kind.PRECONDITION, "NO_RUNTIME", f"group {name} needs the runtime {kind}, not here")
+            raise NanoclawError(
+                Kind.PRECONDITION,
+                "NO_RUNTIME",
+                f"group {name} needs the runtime {kind}, which is not here",
+                next_step="give the group another runtime in config/groups.toml and restart the dispatcher",
+            )
         return runtime
 
 

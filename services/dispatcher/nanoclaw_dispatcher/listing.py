@@ -12,6 +12,7 @@ from nanoclaw_dispatcher.lifecycle import DispatchState
 from nanoclaw_store import Tx, prepare
 
 _D = tables.dispatches.c
+_WHERE = "list them with ListDispatches, or `nanoclaw dispatch list`"
 _STATES = tuple(str(state) for state in DispatchState)
 
 PAGE = prepare(
@@ -45,10 +46,10 @@ class Found(NamedTuple):
 def find(tx: Tx, name: str) -> Found:
     """By id, or by key. Raises INVALID_FIELD for no name, DISPATCH_NOT_FOUND."""
     if not name:
-        raise invalid("dispatch_id", "must name a dispatch", "send its id or its key; ListDispatches tells them")
+        raise invalid("dispatch_id", "is empty", f"send its id or its key; {_WHERE}")
     row = tx.one(dispatches.BY_ID, id=name) or tx.one(dispatches.BY_KEY, key=name)
     if row is None:
-        raise not_found("dispatch", name)
+        raise not_found("dispatch", name, "dispatch_id", _WHERE)
     return Found(row, tx.all(attempts.OF_DISPATCH, dispatch=row["id"]))
 
 

@@ -64,5 +64,6 @@ def state_words(states: Sequence["pb.DispatchState.ValueType"]) -> list[str]:
     known = {value: name.removeprefix("DISPATCH_STATE_") for name, value in pb.DispatchState.items() if value}
     unknown = [state for state in states if state not in known]
     if unknown:
-        raise invalid("states", f"{unknown[0]} is no state of a dispatch", f"choose among {', '.join(known.values())}")
+        names = ", ".join(f"DISPATCH_STATE_{one}" for one in known.values())
+        raise invalid("states", f"{unknown[0]} is no state of a dispatch", f"choose among {names}")
     return [known[state] for state in states]

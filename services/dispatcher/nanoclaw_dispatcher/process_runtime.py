@@ -94,7 +94,7 @@ class ProcessRuntime:
         for _ in range(3):  # again only if a shim died before it had begun
             seen = await self.inspect(attempt_id)
             if seen.state is RunState.ABSENT:
-                raise not_found("attempt", attempt_id)
+                raise not_found("attempt", attempt_id, "attempt_id", "create it first")
             if seen.state is not RunState.CREATED:
                 return seen
             mailbox = str((files.read(str(folder), files.SPEC) or {}).get("mailbox", ""))

@@ -118,7 +118,6 @@ def decide(task: Task, gate: str, caller: Caller, expected_version: int | None) 
                 first.code,
                 first.message,
                 violations=violations,
-                next_step=first.next_step,
                 state=task.state,
                 version=task.version,
             )
@@ -131,14 +130,16 @@ def _missing(task: Task, gate: str) -> Iterator[Violation]:
         yield Violation(
             "NOTHING_TO_APPROVE",
             f"task {task.id} is in {task.state}; approvals are accepted in REVIEW and APPROVAL",
-            "wait until the work is handed in for REVIEW",
+            "wait until the work is handed in: until TASK_STATE_REVIEW",
         )
     if gate == "NONE" or gate != task.gate:
-        step = f"approve gate {task.gate}" if task.gate != "NONE" else "move it on: no approval is needed"
+        step = f"approve GATE_{task.gate}" if task.gate != "NONE" else "move it on: no approval is needed"
         yield Violation("GATE_MISMATCH", f"the gate of task {task.id} is {task.gate}, not {gate}", step)
     elif task.approved_by:
         yield Violation(
-            "ALREADY_APPROVED", f"{task.approved_by} approved gate {gate} of task {task.id}", "move the task to DONE"
+            "ALREADY_APPROVED",
+            f"{task.approved_by} approved gate {gate} of task {task.id}",
+            "move the task to TASK_STATE_DONE",
         )
 
 

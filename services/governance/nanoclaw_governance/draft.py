@@ -8,8 +8,11 @@ from nanoclaw_core.errors import Kind, NanoclawError, Violation
 from nanoclaw_core.ids import check_group, check_name
 from nanoclaw_governance.approval import check_approvable
 from nanoclaw_governance.form import check_text, check_title, raise_invalid, violation
-from nanoclaw_governance.product import Product
+from nanoclaw_governance.product import REVIVE, Product
 from nanoclaw_governance.task import COLUMNS, Gate, Priority, Risk, Scope, Task, TaskType
+
+CHOOSE_GATE = f"choose one of {', '.join(f'GATE_{gate}' for gate in Gate if gate != Gate.NONE)}"
+_CHOOSE_TYPE = f"choose one of {', '.join(f'TASK_TYPE_{one}' for one in TaskType)}"
 
 
 class Draft(NamedTuple):
@@ -42,11 +45,11 @@ def _form(draft: Draft) -> Iterator[Violation]:
     yield from check_text("executor", draft.executor)
     yield from check_text("metadata_json", draft.metadata)
     if draft.task_type not in TaskType.__members__:
-        yield violation("task_type", "is required", f"choose one of {', '.join(TaskType)}")
+        yield violation("task_type", "is required", _CHOOSE_TYPE)
     if draft.metadata and not _is_object(draft.metadata):
         yield violation("metadata_json", "must be a JSON object", "send an object such as {}")
     if draft.human_gate and draft.gate in ("", Gate.NONE):
-        yield violation("human_gate", "needs a gate", "choose a gate")
+        yield violation("human_gate", "needs a gate", CHOOSE_GATE)
     for check, field, value in ((check_name, "id", draft.id), (check_group, "assigned_group", draft.assigned_group)):
         try:
             if value:
@@ -76,26 +79,32 @@ def resolve_scope(scope: str, product_id: str) -> tuple[str, bool]:
             Kind.INVALID,
             "SCOPE_MISMATCH",
             f"scope COMPANY excludes product {product_id}",
-            next_step="leave out the product, or choose scope PRODUCT",
+            next_step="leave out the product, or choose SCOPE_PRODUCT",
         )
     if product_id:
         return Scope.PRODUCT.value, False
     return Scope.COMPANY.value, scope == Scope.PRODUCT
 
 
-def check_product(product: Product | None, wanted: str) -> None:
+def check_product(product: Product | None, draft: Draft) -> None:
     """Refuses what a new task can't belong to. Raises UNKNOWN_PRODUCT and PRODUCT_KILLED."""
     if product is None:
+        field = "product_id" if draft.product_id else "product"
+        wanted = draft.product_id or draft.product
         raise NanoclawError(
-            Kind.NOT_FOUND, "UNKNOWN_PRODUCT", f"no product {wanted!r}", next_step="create the product first"
+            Kind.NOT_FOUND,
+            "UNKNOWN_PRODUCT",
+            f"{field}: there is no product {wanted!r}",
+            next_step="create it with CreateProduct, or choose one that ListProducts (`nanoclaw product list`) shows",
+            field=field,
+            name=wanted,
         )
     if product.status == "KILLED":
         raise NanoclawError(
             Kind.PRECONDITION,
             "PRODUCT_KILLED",
             f"product {product.name} is killed",
-            violations=[Violation("PRODUCT_KILLED", f"product {product.name} is killed", "an admin may revive it")],
-            next_step="an admin may revive the product",
+            violations=[Violation("PRODUCT_KILLED", f"product {product.name} is killed", REVIVE)],
             product=product.id,
         )
 
@@ -163,6 +172,5 @@ def refuse_unapprovable(gate: str, human_gate: bool | int, assigned_group: str, 
             violation.code,
             violation.message,
             violations=[violation],
-            next_step=violation.next_step,
             gate=gate,
         )

@@ -8,7 +8,7 @@ from nanoclaw_core.canonical import canonical
 from nanoclaw_core.errors import Kind, NanoclawError, Violation, denied, invalid
 from nanoclaw_core.ids import check_group
 from nanoclaw_core.principal import Caller
-from nanoclaw_governance.draft import refuse_unapprovable
+from nanoclaw_governance.draft import CHOOSE_GATE, refuse_unapprovable
 from nanoclaw_governance.form import check_text, check_title, raise_invalid, required
 from nanoclaw_governance.policy import Policy, Relation
 from nanoclaw_governance.relation import fenced, relations
@@ -93,7 +93,7 @@ def update(task: Task, wanted: Details, caller: Caller, policy: Policy, now: str
         )
     gate, human_gate = changes.get("gate", task.gate), changes.get("human_gate", task.human_gate)
     if human_gate and gate == "NONE":
-        raise invalid("human_gate", "needs a gate", "choose a gate, or send human_gate false as well")
+        raise invalid("human_gate", "needs a gate", f"{CHOOSE_GATE}, or send human_gate false as well")
     refuse_unapprovable(gate, human_gate, task.assigned_group, task.has_executed)
     return edited(task, changes, policy, now, "the gate changed")
 

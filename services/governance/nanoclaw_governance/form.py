@@ -33,9 +33,7 @@ def raise_invalid(violations: list[Violation]) -> None:
     """Raises INVALID_FIELD with all of them, if there are any."""
     if violations:
         message = "; ".join(f"{violation.field}: {violation.message}" for violation in violations)
-        raise NanoclawError(
-            Kind.INVALID, "INVALID_FIELD", message, violations=violations, next_step=violations[0].next_step
-        )
+        raise NanoclawError(Kind.INVALID, "INVALID_FIELD", message, violations=violations)
 
 
 def violation(field: str, message: str, next_step: str) -> Violation:

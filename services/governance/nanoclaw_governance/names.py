@@ -11,6 +11,7 @@ class Names:
 
     def __init__(self, enum: Any, prefix: str) -> None:
         values = {name.removeprefix(prefix): number for name, number in enum.items()}
+        self._choices = ", ".join(name for name, number in enum.items() if number)
         self._names = {number: "" if name == "UNSPECIFIED" else name for name, number in values.items()}
         self.numbers: dict[str, Any] = {name: number for number, name in self._names.items()}
 
@@ -29,8 +30,7 @@ class Names:
         return name
 
     def _unknown(self, field: str, number: int) -> NanoclawError:
-        known = ", ".join(name for name in self.numbers if name)
-        return invalid(field, f"{number or 'nothing'} is none of its values", f"choose one of {known}")
+        return invalid(field, f"{number or 'nothing'} is none of its values", f"choose one of {self._choices}")
 
 
 STATES = Names(pb.TaskState, "TASK_STATE_")

@@ -44,9 +44,7 @@ def decide(task: Task, wanted: Pass, follow_up_id: str, caller: Caller, policy: 
     missing = list(_missing(task, wanted, policy))
     if missing:
         first = missing[0]
-        raise NanoclawError(
-            Kind.PRECONDITION, first.code, first.message, violations=missing, next_step=first.next_step, task=task.id
-        )
+        raise NanoclawError(Kind.PRECONDITION, first.code, first.message, violations=missing, task=task.id)
     recorded = {**wanted._asdict(), "by": caller.principal, "gate": task.gate, "follow_up_task_id": follow_up_id}
     return edited(task, {"override": canonical(recorded)}, policy, now)
 

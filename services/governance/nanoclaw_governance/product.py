@@ -70,6 +70,9 @@ def decide_update(product: Product, change: ProductChange, caller: Caller, polic
     return changes
 
 
+REVIVE = "an admin may revive it: UpdateProduct to PRODUCT_STATUS_ACTIVE, or `nanoclaw product activate`"
+
+
 def check_admin(caller: Caller, policy: Policy, what: str) -> None:
     """What only a person may do; with TRUST_MAIN main too. Raises NOT_PERMITTED."""
     if caller.is_admin or (policy.trust_main and caller.is_main):

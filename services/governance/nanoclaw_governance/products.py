@@ -57,7 +57,7 @@ def find(tx: Tx, wanted: str) -> Product:
     """The product of that id or name. Raises PRODUCT_NOT_FOUND."""
     product = by_id(tx, wanted) or by_name(tx, wanted)
     if product is None:
-        raise not_found("product", wanted)
+        raise not_found("product", wanted, "product_id", "list them with ListProducts, or `nanoclaw product list`")
     return product
 
 
@@ -103,7 +103,12 @@ def change(tx: Tx, act: Act, product_id: str, wanted: ProductChange, reason: str
         _refuse_taken(tx, (changes["name"],), product.id)
     updated = tx.run(_update(tuple(changes)), decided_id=product.id, decided_version=product.version, **changes)
     if updated != 1:
-        raise NanoclawError(Kind.CONFLICT, "STALE_VERSION", f"product {product.id} changed underneath")
+        raise NanoclawError(
+            Kind.CONFLICT,
+            "STALE_VERSION",
+            f"product {product.id} changed underneath",
+            next_step="read the product again and decide anew",
+        )
     changed = product._replace(**changes)
     _record(tx, act, changed, "update_product", [Change("products", {"id": product.id}, changes)], reason)
     return changed, True

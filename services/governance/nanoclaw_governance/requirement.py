@@ -8,6 +8,7 @@ from nanoclaw_core.errors import Violation
 from nanoclaw_core.principal import Caller
 from nanoclaw_governance.approval import ask, check_approvable
 from nanoclaw_governance.policy import DOCS_REQUIRED, NEEDS_REASON, Policy
+from nanoclaw_governance.product import REVIVE
 from nanoclaw_governance.task import Task
 
 _OVERRIDE_FIELDS = (
@@ -40,9 +41,7 @@ def _to_doing(task: Task, policy: Policy) -> Iterator[Violation]:
         yield Violation(
             f"PRODUCT_{task.product_status}",
             f"product {task.product_name} is {task.product_status.lower()}",
-            "wait until the product is active again"
-            if task.product_status == "PAUSED"
-            else "an admin may revive the product",
+            "wait until the product is PRODUCT_STATUS_ACTIVE again" if task.product_status == "PAUSED" else REVIVE,
         )
     if policy.strict:
         if task.checklist == "[]":
@@ -74,7 +73,7 @@ def _to_done(task: Task, policy: Policy) -> Iterator[Violation]:
         yield Violation(
             "GATE_NOT_APPROVED",
             f"gate {task.gate} of task {task.id} is not approved",
-            f"approve gate {task.gate} of it (ApproveGate): {ask(task)} can",
+            f"approve GATE_{task.gate} of it with ApproveGate: {ask(task)} can",
         )
     if policy.strict:
         yield from _strictly_done(task, override if overridden else {})

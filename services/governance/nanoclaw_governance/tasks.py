@@ -44,6 +44,8 @@ def joined(source: Any) -> Any:
 
 
 WITH_ID = prepare(select(*WHOLE).select_from(joined(TASKS)).where(TASKS.c.id == bindparam("task_id")))
+_IN_LISTS = "list them with ListTasks, or `nanoclaw task list`"
+_IN_FILES = "gov_pipeline.json has those that are yours"
 _EXISTS = prepare(select(TASKS.c.id).where(TASKS.c.id == bindparam("task_id")))
 _INSERT = prepare(insert(TASKS))
 
@@ -76,7 +78,7 @@ def shown(row: sqlite3.Row | None, task_id: str, caller: Caller) -> Task:
     """The same of a row that WITH_ID gave, or gave not."""
     task = Task(*row) if row is not None else None
     if task is None or not is_visible(task, caller):
-        raise not_found("task", task_id)
+        raise not_found("task", task_id, "task_id", _IN_FILES if caller.group else _IN_LISTS)
     return task
 
 
@@ -119,7 +121,12 @@ def change(
 def _overtaken(tx: Tx, task: Task) -> NanoclawError:
     now = get(tx, task.id)
     refusal = check_version(now, task.version) if now else None
-    return refusal or NanoclawError(Kind.CONFLICT, "STALE_VERSION", f"task {task.id} changed underneath")
+    return refusal or NanoclawError(
+        Kind.CONFLICT,
+        "STALE_VERSION",
+        f"task {task.id} changed underneath",
+        next_step="read the task again and decide anew",
+    )
 
 
 def create(tx: Tx, act: Act, draft: Draft, traceparent: str) -> Task:
@@ -150,11 +157,10 @@ def put(tx: Tx, act: Act, task: Task, facts: Mapping[str, Any] | None = None) ->
 
 def _product_of(tx: Tx, draft: Draft) -> Product | None:
     """The product by id or name, or both. Raises UNKNOWN_PRODUCT, PRODUCT_KILLED, PRODUCT_MISMATCH."""
-    wanted = draft.product_id or draft.product
-    if not wanted:
+    if not draft.product_id and not draft.product:
         return None
     product = products.by_id(tx, draft.product_id) if draft.product_id else products.by_name(tx, draft.product)
-    check_product(product, wanted)
+    check_product(product, draft)
     if product is not None and draft.product and draft.product not in (product.name, product.id):
         raise NanoclawError(
             Kind.INVALID,

@@ -108,7 +108,12 @@ def _changes(task: Task, move: Move, caller: Caller, policy: Policy, now: str) -
 def no_such_edge(source: str, to: str) -> Violation:
     """NO_SUCH_EDGE, with the way round where there is one."""
     way = route(source, to)
-    step = f"go by {' → '.join(way)}" if way else f"{source} is final" if source == "DONE" else "choose another state"
+    if way:
+        step = f"go by {' → '.join(way)}: move it to TASK_STATE_{way[1]} next"
+    elif targets := TRANSITIONS.get(source):  # type: ignore[call-overload]
+        step = f"choose one of {', '.join(f'TASK_STATE_{target}' for target in sorted(targets))}"
+    else:
+        step = f"{source} is final: create a follow-up task"
     return Violation("NO_SUCH_EDGE", f"no edge leads from {source} to {to}", step)
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nanoclaw_core.errors import Kind, NanoclawError
+from nanoclaw_ipc_gateway.words import as_written
 
 EXECUTED = "executed"
 DENIED = "denied"
@@ -72,8 +73,15 @@ def executed(data: Any, summary: str) -> Answer:
     return Answer(EXECUTED, OK, data, summary)
 
 
-def refused(error: NanoclawError) -> Answer:
-    """It was not done, for the reason that the error gives; each violation comes as a next step."""
+def refused(error: NanoclawError, kind: str = "") -> Answer:
+    """It was not done, for the reason that the error gives; each violation comes as a next step.
+
+    kind: the request's type, where it was refused by governance or the broker, whose words are others than a file's.
+    """
+
+    def said(text: str) -> str:
+        return as_written(text, kind) if kind else text
+
     steps = [error.next_step, *(violation.next_step or violation.message for violation in error.violations)]
     facts = dict(error.facts)
     if error.violations:
@@ -81,9 +89,9 @@ def refused(error: NanoclawError) -> Answer:
     return Answer(
         STATUS_OF_KIND[error.kind],
         error.reason,
-        error=error.message,
+        error=said(error.message),
         facts=facts,
-        next_steps=tuple(dict.fromkeys(step for step in steps if step)),
+        next_steps=tuple(dict.fromkeys(said(step) for step in steps if step)),
     )
 
 

@@ -33,7 +33,7 @@ class Attempts:
         """Makes, fills and watches an attempt's mailbox; ready for the agent when this returns."""
         check_name("attempt_id", request.attempt_id)
         if check_group("group", request.group) in RESERVED:
-            raise invalid("group", f"no group can be called {request.group!r}")
+            raise invalid("group", f"no group can be called {request.group!r}", "name a group of config/groups.toml")
         if request.task_id:
             check_name("task_id", request.task_id)
         if request.traceparent and TraceContext.parse(request.traceparent) is None:

@@ -90,7 +90,7 @@ class Calls:
         except TimeoutError:
             return out_of_time(self.seconds, repeatable=incoming.body.request_id is not None)
         except NanoclawError as error:
-            return refused(error)
+            return refused(error, incoming.type)
 
     async def _create(self, body: requests.GovCreate, incoming: Incoming) -> Answer:
         response = await self._governance.CreateTask(

@@ -190,7 +190,9 @@ def _nature(mode: int) -> str:
 
 def _unreadable(error: OSError) -> NanoclawError:
     if error.errno == errno.ENOENT:
-        return NanoclawError(Kind.NOT_FOUND, "FILE_GONE", "the claimed file is gone")
+        return NanoclawError(
+            Kind.NOT_FOUND, "FILE_GONE", "the claimed file is gone", next_step="write the request again"
+        )
     return NanoclawError(
         Kind.INVALID,
         "UNREADABLE",

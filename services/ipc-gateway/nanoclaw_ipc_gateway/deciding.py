@@ -134,7 +134,14 @@ class Decider:
         except Exception:
             incident = new_ulid()
             log.exception("request failed", incident=incident, claim=claim.id, type=kind)
-            return refused(NanoclawError(Kind.INTERNAL, "INTERNAL", f"a defect of ours, incident {incident}"))
+            return refused(
+                NanoclawError(
+                    Kind.INTERNAL,
+                    "INTERNAL",
+                    f"a defect of ours, incident {incident}",
+                    next_step="report the incident to the operator; the gateway's log has the rest under it",
+                )
+            )
 
 
 def _busy(group: str) -> Answer:

@@ -185,7 +185,7 @@ class Intake:
             return box
         origin = self._database.read(lambda tx: mailboxes.find(tx, number))
         if origin is None:
-            raise not_found("mailbox", str(number))
+            raise not_found("mailbox", str(number), "mailbox", "see ListQuarantine for what was kept of it")
         return self._box(origin)
 
     def _seen(self, box: Box, source: str, name: str) -> None:

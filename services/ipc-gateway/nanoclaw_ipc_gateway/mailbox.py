@@ -87,7 +87,12 @@ class Home:
         """The mailbox, made where it is missing. Raises OSError."""
         if not origin.attempt_id:
             if origin.group in RESERVED:
-                raise NanoclawError(Kind.INVALID, "RESERVED_NAME", f"no group can be called {origin.group!r}")
+                raise NanoclawError(
+                    Kind.INVALID,
+                    "RESERVED_NAME",
+                    f"no group can be called {origin.group!r}",
+                    next_step="give the group another name in config/groups.toml",
+                )
             return Mailbox(origin, os.dup(self._ipc), origin.group, self.owners)
         return Mailbox(origin, folders.keep_folder(self._attempts, origin.attempt_id), "ipc", self.owners)
 

@@ -55,7 +55,7 @@ def of_attempt(tx: Tx, attempt_id: str) -> sqlite3.Row:
     """An attempt's mailbox. Raises MAILBOX_NOT_FOUND."""
     row = tx.one(_BY_ATTEMPT, attempt=attempt_id)
     if row is None:
-        raise not_found("mailbox", attempt_id)
+        raise not_found("mailbox", attempt_id, "attempt_id", "see the task's attempts with ListDispatches")
     return row
 
 
@@ -63,7 +63,7 @@ def standing(tx: Tx, group: str) -> Origin:
     """A group's standing mailbox. Raises MAILBOX_NOT_FOUND."""
     row = tx.one(_STANDING, group=group)
     if row is None:
-        raise not_found("mailbox", group)
+        raise not_found("mailbox", group, "group", "see the groups with ListGroups, or `nanoclaw dispatch groups`")
     return origin(row)
 
 

@@ -72,7 +72,7 @@ def find(tx: Tx, message_id: str) -> sqlite3.Row:
     """A message. Raises MESSAGE_NOT_FOUND."""
     row = known(tx, message_id)
     if row is None:
-        raise not_found("message", message_id)
+        raise not_found("message", message_id, "message_id", "list them with ListMessages, or `nanoclaw messages`")
     return row
 
 

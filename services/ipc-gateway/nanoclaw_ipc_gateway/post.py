@@ -32,7 +32,12 @@ class Post:
         most = page.size(request)
         (after,) = page.decode(request.page_token) or (0,)
         if not isinstance(after, int):
-            raise NanoclawError(Kind.INVALID, "PAGE_TOKEN_INVALID", "page_token is none of ours")
+            raise NanoclawError(
+                Kind.INVALID,
+                "PAGE_TOKEN_INVALID",
+                "page_token is none of ours",
+                next_step="send the next_page_token of the page before, or none to begin anew",
+            )
         rows = self._database.read(
             partial(messages.page, after_seq=after, group=request.group, task_id=request.task_id, most=most + 1)
         )
@@ -79,9 +84,9 @@ class Post:
         """Puts an input file before the sender of a message, or before a group. Raises MESSAGE_NOT_FOUND."""
         check_request_id(request.request_id)
         if not request.text or len(request.text.encode()) > MOST_TEXT:
-            raise invalid("text", f"must have 1 to {MOST_TEXT} bytes")
+            raise invalid("text", f"must have 1 to {MOST_TEXT} bytes", "send the text of the reply")
         if bool(request.message_id) == bool(request.group):
-            raise invalid("message_id", "name a message or a group, one of the two")
+            raise invalid("message_id", "is given besides group, or neither is", "send one of the two")
         group, attempt_id = request.group, ""
         if request.message_id:
             asked = self._database.read(partial(messages.find, message_id=request.message_id))

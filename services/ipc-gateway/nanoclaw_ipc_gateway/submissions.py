@@ -70,7 +70,7 @@ class Submissions:
                 return recorded
             row = self._database.read(partial(records.find, record_id=record_id))
             if row is None or row["group_name"] != group or row["state"] not in (records.QUARANTINED, records.RETRYING):
-                raise not_found("quarantined", request.id)
+                raise not_found("quarantined", request.id, "id", "list them with ListQuarantine")
             if not row["digest"]:
                 raise _not_kept(request.id)
             source, number = row["source"], row["mailbox"]
@@ -110,10 +110,13 @@ class Submissions:
         if isinstance(found, Origin):
             return found
         if group and found["group_name"] != group:
-            raise invalid("group", f"attempt {attempt_id!r} is of group {found['group_name']!r}")
+            raise invalid("group", f"attempt {attempt_id!r} is of group {found['group_name']!r}", "leave group out")
         if found["state"] != "OPEN":
             raise NanoclawError(
-                Kind.PRECONDITION, "MAILBOX_CLOSED", f"the mailbox of attempt {attempt_id!r} is closed for good"
+                Kind.PRECONDITION,
+                "MAILBOX_CLOSED",
+                f"the mailbox of attempt {attempt_id!r} is closed for good",
+                next_step="submit it for the group instead: leave attempt_id out",
             )
         return mailboxes.origin(found)
 

@@ -1,5 +1,6 @@
 """The words of the files and the enums of the contracts: one table for each, both ways."""
 
+import re
 from collections.abc import Iterable
 
 from nanoclaw.broker.v1 import broker_pb2 as broker
@@ -43,4 +44,26 @@ TASK_TYPE_WORDS = _back(TASK_TYPES)
 PRIORITY_WORDS = _back(PRIORITIES)
 SCOPE_WORDS = _back(SCOPES)
 GATE_WORDS = _back(GATES)
+
+_SPELLINGS: dict[str, str] = {
+    **{f"TASK_STATE_{word}": word for word in STATES},
+    **{f"TASK_TYPE_{word}": word for word in TASK_TYPES},
+    **{f"PRIORITY_{word}": word for word in PRIORITIES},
+    **{f"SCOPE_{word}": word for word in SCOPES},
+    **{f"GATE_{word.upper()}": word for word in GATES},
+    **{f"ACCESS_LEVEL_L{number}": str(number) for number in LEVELS},
+    "to_state": "toState",
+    "expected_version": "expectedVersion",
+    "metadata_json": "metadata",
+}
+_WITH_TASK_ID = frozenset({"ext_call"})
+_NAMES = re.compile(r"[A-Za-z0-9_]+")
+
+
+def as_written(text: str, kind: str) -> str:
+    """What governance or the broker says, with values and fields as requests of that type have them."""
+    spellings = _SPELLINGS if kind in _WITH_TASK_ID else {**_SPELLINGS, "task_id": "taskId"}
+    return _NAMES.sub(lambda found: spellings.get(found[0], found[0]), text)
+
+
 LEVEL_NUMBERS = {value: number for number, value in LEVELS.items()}

@@ -25,7 +25,10 @@ from nanoclaw_broker.providers.guarded import GuardedBackend, GuardedTransport, 
 MOST_BODY = 32_000
 MOST_ANSWER = 48_000
 MOST_HOPS = 5
+ALLOW = "ask an operator to allow the address in NANOCLAW_BROKER_HTTP_ALLOW, or use another host"
+LATER = "see that host and port are right, or send it again later"
 USER_AGENT = "nanoclaw-broker"
+_DIRECTLY = "ask for the URL that it leads to"
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _SENDABLE = frozenset({"accept", "accept-language", "if-none-match", "if-modified-since"})
 _SHOWN = (
@@ -112,34 +115,42 @@ class Fetch(Action[FetchParams]):
                     finally:
                         await response.aclose()
                 except NotAllowed as error:
-                    raise ActionFailed("ADDRESS_NOT_ALLOWED", str(error)) from None
+                    raise ActionFailed("ADDRESS_NOT_ALLOWED", str(error), next_steps=(ALLOW,)) from None
                 except (httpcore.TimeoutException, httpx.TimeoutException):
                     raise TimeoutError from None
                 except (httpcore.NetworkError, httpcore.ProtocolError, ssl.SSLError, httpx.TransportError) as error:
                     message = f"{url.host} could not be reached: {type(error).__name__}"
-                    raise ActionFailed("CONNECTION_FAILED", message, in_trouble=True) from None
+                    raise ActionFailed("CONNECTION_FAILED", message, next_steps=(LATER,), in_trouble=True) from None
                 seen += 1
                 url = self._next(url, response.headers["location"], seen)
 
     def _next(self, url: httpx.URL, location: str, seen: int) -> httpx.URL:
         if seen > MOST_HOPS:
-            raise ActionFailed("TOO_MANY_REDIRECTS", f"more than {MOST_HOPS} redirects")
+            raise ActionFailed("TOO_MANY_REDIRECTS", f"more than {MOST_HOPS} redirects", next_steps=(_DIRECTLY,))
         try:
             target = read_url(str(url.join(location)))
         except (Refused, httpx.InvalidURL, ValueError):
-            raise ActionFailed("REDIRECT_NOT_ALLOWED", f"{url.host} redirects to what is not a URL") from None
+            raise ActionFailed(
+                "REDIRECT_NOT_ALLOWED", f"{url.host} redirects to no URL", next_steps=(_DIRECTLY,)
+            ) from None
         if url.scheme == "https" and target.scheme == "http":
-            raise ActionFailed("REDIRECT_NOT_ALLOWED", f"{url.host} redirects from https to http")
+            raise ActionFailed(
+                "REDIRECT_NOT_ALLOWED", f"{url.host} redirects from https to http", next_steps=(_DIRECTLY,)
+            )
         if self._allow.find(target.raw_host.decode("ascii"), port_of(target)) is None:
             message = f"{url.host} redirects to {target.host}:{port_of(target)}, which is not on the allow-list"
-            raise ActionFailed("REDIRECT_NOT_ALLOWED", message)
+            raise ActionFailed("REDIRECT_NOT_ALLOWED", message, next_steps=(_DIRECTLY, ALLOW))
         return target
 
 
 async def answered(response: httpx.Response, url: httpx.URL, *, body: bool) -> Result:
     """An answer as an agent gets it: status, a few headers, and the body cut to what fits."""
     if body and is_compressed(response):
-        raise ActionFailed("ENCODING_NOT_ALLOWED", "the answer is compressed, though that was not asked for")
+        raise ActionFailed(
+            "ENCODING_NOT_ALLOWED",
+            "the answer is compressed, though that was not asked for",
+            next_steps=("have its owner answer identity, or ask another URL",),
+        )
     read, whole = b"", True
     async for chunk in response.aiter_raw(8192):
         read += chunk

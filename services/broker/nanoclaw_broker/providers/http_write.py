@@ -25,6 +25,8 @@ from nanoclaw_broker.providers.base import (
 )
 from nanoclaw_broker.providers.guarded import GuardedBackend, GuardedTransport, NotAllowed, Resolve
 from nanoclaw_broker.providers.http_read import (
+    ALLOW,
+    LATER,
     TIMEOUTS,
     USER_AGENT,
     HeaderValue,
@@ -170,10 +172,10 @@ class Send(Action[SendParams]):
             try:
                 response = await client.send(request, stream=True)
             except NotAllowed as error:
-                raise ActionFailed("ADDRESS_NOT_ALLOWED", str(error)) from None
+                raise ActionFailed("ADDRESS_NOT_ALLOWED", str(error), next_steps=(ALLOW,)) from None
             except (httpcore.ConnectError, httpcore.ConnectTimeout, ssl.SSLCertVerificationError) as error:
                 message = f"{url.host} could not be reached: {type(error).__name__}"
-                raise ActionFailed("CONNECTION_FAILED", message, in_trouble=True) from None
+                raise ActionFailed("CONNECTION_FAILED", message, next_steps=(LATER,), in_trouble=True) from None
             try:
                 if response.status_code >= 500 and response.status_code not in _SURELY_NOT_DONE:
                     raise ConnectionError(f"status {response.status_code}")

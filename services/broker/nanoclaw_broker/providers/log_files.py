@@ -113,7 +113,11 @@ class LogFolder:
         finally:
             os.close(file)
         if before != b"\n" or not line:
-            raise ActionFailed("ENTRY_NOT_FOUND", f"no line of {params.service} begins at {params.position}")
+            raise ActionFailed(
+                "ENTRY_NOT_FOUND",
+                f"no line of {params.service} begins at {params.position}",
+                next_steps=("take a position that `query` gave",),
+            )
         fields = _fields(line)
         shown: dict[str, Any] = {"position": params.position, "whole": bool(newline)}
         return shown | ({"fields": fields} if fields is not None else {"line": line.decode(errors="replace")})

@@ -142,4 +142,8 @@ class Exchange:
                     self.streams.set()
                     await self._send.send(as_event(shown))
                 if (meter.micros or 0) > most:
-                    raise ActionFailed("BUDGET_EXCEEDED", "cut off: it costs more than was set aside for it")
+                    raise ActionFailed(
+                        "BUDGET_EXCEEDED",
+                        "cut off: it costs more than was set aside for it",
+                        next_steps=("ask for less, with a smaller max_tokens, or have an operator raise the budget",),
+                    )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import SecretStr
 
 from nanoclaw_broker.providers.base import ActionFailed
-from nanoclaw_broker.providers.sql.database import DONE, EFFECTS, VOID, Rows
+from nanoclaw_broker.providers.sql.database import DONE, EFFECTS, GIVEN_UP, VOID, Rows
 
 if TYPE_CHECKING:
     from asyncpg import Connection, PostgresError
@@ -40,10 +40,16 @@ class Postgres:
             await self._have_effects(connection)
             async with connection.transaction():
                 if await connection.execute(_MARK, key, DONE) != "INSERT 0 1":
-                    raise ActionFailed("EFFECT_VOID", "the call was given up meanwhile; nothing was done")
+                    raise ActionFailed(
+                        "EFFECT_VOID", "the call was given up meanwhile; nothing was done", next_steps=(GIVEN_UP,)
+                    )
                 rows = await _fetch(connection, sql, values, most)
                 if await connection.fetchval(_OUTCOME, key) != DONE:
-                    raise ActionFailed("EFFECTS_TOUCHED", f"the statement changes {EFFECTS}; nothing was done")
+                    raise ActionFailed(
+                        "EFFECTS_TOUCHED",
+                        f"the statement changes {EFFECTS}; nothing was done",
+                        next_steps=("leave that table alone",),
+                    )
                 return rows
 
     async def happened(self, key: str) -> bool:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from urllib.parse import quote
 
 from nanoclaw_broker.providers.base import ActionFailed
-from nanoclaw_broker.providers.sql.database import DONE, EFFECTS, VOID, Rows
+from nanoclaw_broker.providers.sql.database import DONE, EFFECTS, GIVEN_UP, VOID, Rows
 
 _CREATE = (
     f"CREATE TABLE IF NOT EXISTS {EFFECTS} (effect_key TEXT PRIMARY KEY, outcome TEXT NOT NULL,"
@@ -48,7 +48,9 @@ class Sqlite:
             with _transaction(connection):
                 connection.execute(_CREATE)
                 if connection.execute(_MARK, (key, DONE)).rowcount != 1:
-                    raise ActionFailed("EFFECT_VOID", "the call was given up meanwhile; nothing was done")
+                    raise ActionFailed(
+                        "EFFECT_VOID", "the call was given up meanwhile; nothing was done", next_steps=(GIVEN_UP,)
+                    )
                 return _guarded(connection, sql, values, most)
 
         return await asyncio.to_thread(self._with, work)
