@@ -75,7 +75,7 @@ fuzz: $(READY) ## many more tries of what agents and other sides may write (FUZZ
 test-crash: $(READY) ## the crash sweep: services and agents killed at random moments (under ten minutes)
 	$(BIN)/python -m pytest -m crash --timeout 900
 
-test-system: $(READY) ## whole systems: TLS between all four, planted secrets, models through the relay, a real Jaeger
+test-system: $(READY) ## whole systems: up and its supervisor, TLS between all four, planted secrets, models through the relay, a real Jaeger
 	$(BIN)/python -m pytest -m system -n auto
 
 test-docker: $(READY) ## the tests that need a Docker engine; skipped, with the reason, where there is none

@@ -5,6 +5,8 @@ import os
 import sys
 from typing import Any
 
+import pytest
+
 from nanoclaw_cli.supervisor import Supervisor
 
 
@@ -18,6 +20,7 @@ async def ended(nanoclaw: Any) -> list[dict[str, Any]]:
                 return list(done)
 
 
+@pytest.mark.system
 async def test_a_task_from_creation_to_done_by_commands_alone(nanoclaw: Any, home: Any) -> None:
     """Blocked for want of a grant, granted, unblocked, reviewed, finished; then looked at from every side."""
     environ = {name: value for name, value in os.environ.items() if not name.startswith(("NANOCLAW_", "OTEL_"))}

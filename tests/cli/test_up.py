@@ -113,6 +113,7 @@ async def test_up_serves_until_a_signal_and_leaves_nothing_behind(up: Command, h
     assert desired.wanted(home) == "stopped"
 
 
+@pytest.mark.system
 async def test_a_second_up_on_the_same_home_is_refused(
     up: Command, nanoclaw_process: Callable[..., Command], home: Path
 ) -> None:
@@ -137,6 +138,7 @@ async def test_a_crashed_service_is_started_again(up: Command, home: Path) -> No
     assert any(json.loads(line).get("exit_code") == -9 for line in lines)
 
 
+@pytest.mark.system
 async def test_a_service_that_does_not_start_fails_the_whole_with_its_last_line(
     nanoclaw_process: Callable[..., Command], home: Path
 ) -> None:
@@ -151,6 +153,7 @@ async def test_a_service_that_does_not_start_fails_the_whole_with_its_last_line(
         assert read_state(home) == {}
 
 
+@pytest.mark.system
 async def test_detached_it_answers_once_it_serves_and_stop_ends_it(
     nanoclaw_process: Callable[..., Command], home: Path
 ) -> None:
@@ -168,6 +171,7 @@ async def test_detached_it_answers_once_it_serves_and_stop_ends_it(
     assert (code, out) == (0, f"nothing is running for {home}\n")
 
 
+@pytest.mark.system
 async def test_stop_ends_what_a_killed_supervisor_left_behind(
     up: Command, nanoclaw_process: Callable[..., Command], home: Path
 ) -> None:
@@ -182,6 +186,7 @@ async def test_stop_ends_what_a_killed_supervisor_left_behind(
     assert desired.wanted(home) == "stopped"
 
 
+@pytest.mark.system
 async def test_up_takes_over_from_a_killed_supervisor(
     up: Command, nanoclaw_process: Callable[..., Command], home: Path
 ) -> None:
@@ -208,6 +213,7 @@ async def test_a_signal_while_they_start_stops_them_too(nanoclaw_process: Callab
     assert desired.wanted(home) == "stopped"
 
 
+@pytest.mark.system
 async def test_a_service_that_fails_at_its_restart_is_tried_again(environ: dict[str, str], home: Path) -> None:
     """The watch outlives a failed restart."""
     async with Supervisor(home, [sys.executable], environ, backoff=(0.0,)).running() as supervisor:

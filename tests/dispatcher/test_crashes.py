@@ -57,7 +57,7 @@ def _sample(numbers: range, each: int) -> list[Any]:
     return [n if n % each == 0 else pytest.param(n, marks=pytest.mark.crash) for n in numbers]
 
 
-@pytest.mark.parametrize("boundary", _sample(range(1, STEPS + 1), 3))
+@pytest.mark.parametrize("boundary", _sample(range(1, STEPS + 1), 6))
 async def test_a_crash_at_any_boundary_is_made_good(world: Any, boundary: int) -> None:
     """Before and after every write, RPC and call of the runtime: the next one goes on, and nothing runs twice."""
     await _run(world, boundary)
