@@ -1,42 +1,23 @@
-"""The tools of the MCP server: each is one request file, with typed parameters; a denial is an answer too.
+"""The tools of the MCP server that are always the same: each is one request file, with typed parameters.
 
 The docstrings are what a model reads.
 """
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from nanoclaw_agent.client import Client
-from nanoclaw_agent.response import Response
+from nanoclaw_agent.mcp_answer import Answer, answer
 
 TaskType = Literal["EPIC", "FEATURE", "BUG", "SECURITY", "REVOPS", "OPS", "RESEARCH", "CONTENT", "DOC", "INCIDENT"]
 State = Literal["INBOX", "TRIAGED", "READY", "DOING", "REVIEW", "APPROVAL", "DONE", "BLOCKED"]
 Gate = Literal["None", "Security", "RevOps", "Claims", "Product"]
-Status = Literal["executed", "denied", "failed", "timeout"]
 TaskId = Annotated[str, Field(description="the task's id")]
 
-
-class Answer(BaseModel):
-    """What the host answered. `status` says what happened; for anything but `executed` read `code` and `next_steps`."""
-
-    status: Annotated[Status, Field(description="what happened")]
-    code: Annotated[str, Field(description="why, in a stable word; OK where executed")] = ""
-    data: Annotated[Any, Field(description="what was asked for")] = None
-    summary: str = ""
-    error: Annotated[str, Field(description="why not, in words")] = ""
-    facts: Annotated[Mapping[str, Any], Field(description="what the decision rested on")] = {}
-    next_steps: Annotated[tuple[str, ...], Field(description="what would make it pass")] = ()
-    request_id: str = ""
-
-
-def answer(response: Response) -> Answer:
-    """A response as the tools give it; a status unknown here is a failure that keeps its code."""
-    fields = response._asdict()
-    if response.status not in get_args(Status):
-        fields |= {"status": "failed", "code": response.code or response.status.upper()}
-    return Answer(**fields)
+MAIN = "main"
+MAIN_ONLY = frozenset({"gov_create", "gov_assign", "ext_grant", "ext_revoke"})
+"""Not listed for other groups, whose every call of them would be denied."""
 
 
 class Tools:
@@ -111,15 +92,22 @@ class Tools:
             str | None, Field(description="the same key with the same params executes once, however often you ask")
         ] = None,
     ) -> Answer:
-        """Does one thing in the outside world, through the broker. ext_capabilities lists what you may.
+        """Does one thing in the outside world, through the broker; each action that you may has a tool of its own, too.
 
         Denied with APPROVAL_PENDING it waits for votes: ask again later with the same idempotency_key for the outcome.
         """
         return answer(self._client.call(provider, action, params, task_id=task_id, idempotency_key=idempotency_key))
 
-    def ext_capabilities(self) -> Answer:
-        """What you may call through the broker: providers, actions, levels, and what is denied."""
-        return Answer(status="executed", code="OK", data=self._client.capabilities())
+    def ext_capabilities(
+        self,
+        provider: Annotated[str | None, Field(description="only this one, with its actions' schemas")] = None,
+    ) -> Answer:
+        """What you may call through the broker: providers, actions, levels, what is denied, and when grants end."""
+        found = self._client.capabilities()
+        grants = found.get("capabilities")
+        listed = grants if isinstance(grants, list) else []
+        shown = [_shown(grant, provider) for grant in listed if isinstance(grant, dict)]
+        return Answer(status="executed", code="OK", data=found | {"capabilities": [one for one in shown if one]})
 
     def ext_grant(
         self,
@@ -229,3 +217,16 @@ class Tools:
     def runtime_simulate(self, plan: dict[str, Any], budget_cents: Annotated[int, Field(ge=0)]) -> Answer:
         """Says what a plan would cost, need and risk, before anything is done."""
         return answer(self._client.request("runtime_simulate", plan=plan, budget_cents=budget_cents))
+
+
+def _shown(grant: dict[str, Any], provider: str | None) -> dict[str, Any] | None:
+    """A grant; without the schemas where all providers are shown, which have them in the actions' own tools."""
+    actions = grant.get("actions")
+    if provider is None and isinstance(actions, dict):
+        briefly = {
+            name: {member: value for member, value in action.items() if member != "params_schema"}
+            for name, action in actions.items()
+            if isinstance(action, dict)
+        }
+        return grant | {"actions": briefly}
+    return grant if provider in (None, grant.get("provider")) else None

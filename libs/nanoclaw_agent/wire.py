@@ -79,3 +79,5 @@ def get(path: str) -> Any:
             return json.loads(file.read())
     except FileNotFoundError:
         return None
+    except RecursionError:
+        raise ValueError("it nests too deep") from None

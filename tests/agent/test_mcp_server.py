@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 from mcp import ClientSession, StdioServerParameters
 from mcp.client import Client
 from mcp.client.stdio import stdio_client
@@ -15,16 +16,12 @@ from nanoclaw_agent.client import Client as FileClient
 from nanoclaw_agent.environment import Environment
 from nanoclaw_agent.mcp_server import build
 
+FOR_MAIN = {"gov_create", "gov_assign", "ext_grant", "ext_revoke"}
 TOOLS = {
-    "gov_create",
     "gov_transition",
     "gov_approve",
-    "gov_assign",
     "list_tasks",
-    "ext_call",
     "ext_capabilities",
-    "ext_grant",
-    "ext_revoke",
     "ext_pending",
     "ext_approve",
     "ext_reject",
@@ -44,12 +41,12 @@ def session(ipc: Path) -> Client:
 
 
 @asynccontextmanager
-async def process_session(ipc: Path) -> AsyncIterator[ClientSession]:
+async def process_session(ipc: Path, group: str = "developer") -> AsyncIterator[ClientSession]:
     """A session with a server process of its own. Used inside the test: its task group must not outlive the task."""
     server = StdioServerParameters(
         command=sys.executable,
         args=["-m", "nanoclaw_agent.mcp_server"],
-        env={"PYTHONPATH": os.environ.get("PYTHONPATH", "")} | Environment(str(ipc), group="developer").variables(),
+        env={"PYTHONPATH": os.environ.get("PYTHONPATH", "")} | Environment(str(ipc), group=group).variables(),
     )
     async with stdio_client(server) as (read, write), ClientSession(read, write) as session:
         await session.initialize()
@@ -68,6 +65,14 @@ async def test_every_request_is_offered_as_a_tool_with_a_schema_and_words(ipc: P
     transition = tools["gov_transition"].input_schema
     assert set(transition["required"]) == {"task_id", "to_state"}
     assert "DONE" in str(transition["properties"]["to_state"])
+
+
+@pytest.mark.parametrize("group", ["main", "security", ""])
+async def test_what_only_main_may_ask_for_is_listed_for_main(ipc: Path, group: str) -> None:
+    """Every other group's request would be denied; where nobody says whose mailbox it is, nothing is left out."""
+    async with Client(build(FileClient(Environment(str(ipc), group=group)))) as mcp:
+        tools = {tool.name for tool in (await mcp.list_tools()).tools}
+    assert tools == (TOOLS if group == "security" else TOOLS | FOR_MAIN)
 
 
 async def test_a_tool_writes_the_request_file_and_gives_the_answer_as_data(ipc: Path, host: Any) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -182,6 +183,29 @@ async def test_each_action_has_a_status_for_the_group(broker: Any) -> None:
     for action in one.actions:
         answer = await broker.call("count", action.name)
         assert (answer.code == "OK") is (action.status == "available")
+
+
+async def test_an_action_is_available_where_some_parameters_are(start: Any, home: Path) -> None:
+    """POST is L3, but L2 to a host that honours keys: shown as available, and as denied by a freeze below that only."""
+    (home / "config").mkdir()
+    (home / "config" / "providers.toml").write_text(
+        '[http.write."127.0.0.1:9"]\nidempotency_key = true\n[http.write."127.0.0.1:8"]\n'
+    )
+
+    async def shown(broker: Any) -> tuple[Any, ...]:
+        (one,) = (await broker.founder.ListCapabilities(pb.ListCapabilitiesRequest())).capabilities
+        (post,) = (action for action in one.actions if action.name == "post")
+        return post.status, post.least_level, post.level, post.kind
+
+    async with start() as broker:
+        await broker.grant("http", L2)
+        assert await shown(broker) == ("available", L2, L3, pb.ACTION_KIND_MUTATING)
+        assert (await broker.call("http", "post", {"url": "http://127.0.0.1:9/"})).code == "CONNECTION_FAILED"
+        assert (await broker.call("http", "post", {"url": "http://127.0.0.1:8/"})).code == "LEVEL_TOO_LOW"
+        await broker.freeze(L2)
+        assert (await shown(broker))[0] == "available"
+        await broker.freeze(L1)
+        assert (await shown(broker))[0] == "DENIED"
 
 
 async def test_lists_are_paged(broker: Any) -> None:

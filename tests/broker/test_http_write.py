@@ -109,6 +109,7 @@ def test_a_host_that_honours_keys_needs_less(orders: Served) -> None:
         acting = orders.acting(idempotency_key=honours)
         given = acting.params.model_validate(params)
         assert (acting.level_of(given), acting.unknown_end_of(given)) == (level, ends_by)
+        assert (acting.level, acting.least_level) == (Level.L3, level)
 
 
 @pytest.mark.parametrize(

@@ -232,10 +232,16 @@ class FakeBroker(BrokerServiceServicer):
 
     async def ListCapabilities(self, request: Any, context: Any) -> Any:
         action = broker.ActionStatus(
-            name="transform", level=broker.ACCESS_LEVEL_L1, description="changes JSON", status="available"
-        )
+            name="transform", level=broker.ACCESS_LEVEL_L1, description="changes JSON", status="available",
+            least_level=broker.ACCESS_LEVEL_L1, kind=broker.ACTION_KIND_PURE, params_schema_json='{"type":"object"}',
+        )  # fmt: skip
+        far = broker.ActionStatus(
+            name="drop", level=broker.ACCESS_LEVEL_L3, description="drops it", status="requires_higher_level",
+            least_level=broker.ACCESS_LEVEL_L2, kind=broker.ACTION_KIND_MUTATING, params_schema_json="{}",
+        )  # fmt: skip
+        actions = [action, far]
         return broker.ListCapabilitiesResponse(
-            capabilities=[broker.GroupCapability(capability=it, actions=[action]) for it in self.grants.values()],
+            capabilities=[broker.GroupCapability(capability=it, actions=actions) for it in self.grants.values()],
             providers_available=["json", "http"],
         )
 

@@ -51,7 +51,7 @@ async def test_a_task_that_moves_is_shown_where_it_is_now(served: Any) -> None:
 
 
 async def test_a_grant_is_shown_to_its_group(served: Any) -> None:
-    """With levels as numbers, as agents print them; gone when it is revoked."""
+    """With levels as numbers, as agents print them, and schemas of what may be called; gone when it is revoked."""
     main, developer = served.mailbox("main"), served.mailbox()
     await main.ask({"type": "ext_grant", "group_folder": "developer", "provider": "json", "access_level": 1})
 
@@ -63,7 +63,16 @@ async def test_a_grant_is_shown_to_its_group(served: Any) -> None:
     assert (grant["provider"], grant["access_level"], grant["allowed_actions"], grant["expires_at"]) == (
         "json", 1, None, None,
     )  # fmt: skip
-    assert grant["actions"] == {"transform": {"level": 1, "description": "changes JSON", "status": "available"}}
+    assert grant["actions"] == {
+        "transform": {
+            "level": 1, "least_level": 1, "kind": "pure", "description": "changes JSON", "status": "available",
+            "params_schema": {"type": "object"},
+        },
+        "drop": {
+            "level": 3, "least_level": 2, "kind": "mutating", "description": "drops it",
+            "status": "requires_higher_level",
+        },
+    }  # fmt: skip
     assert grants(main) == []
     await main.ask({"type": "ext_revoke", "group_folder": "developer", "provider": "json"})
     await served.until(lambda: not grants(developer))

@@ -11,12 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mcp import ClientSession, StdioServerParameters
+from mcp.client.stdio import stdio_client
+from mcp_types import ToolListChangedNotification
 
 from nanoclaw.broker.v1 import broker_pb2 as broker
 from nanoclaw.broker.v1.broker_pb2_grpc import BrokerServiceStub
 from nanoclaw.gateway.v1 import gateway_pb2 as gateway
 from nanoclaw.governance.v1 import governance_pb2 as governance
 from nanoclaw.governance.v1.governance_pb2_grpc import GovernanceServiceStub
+from nanoclaw_agent.environment import Environment
 from nanoclaw_rpc import Credentials, connect
 
 CREATE = {"type": "gov_create", "title": "Fix login", "task_type": "BUG"}
@@ -163,6 +167,83 @@ async def test_a_call_that_can_not_be_repeated_is_voted_on_by_files(real: Any) -
     ended = await developer.ask(reject)
     assert (ended["data"]["state"], ended["data"]["votes"]) == ("REJECTED", ["group:developer"])
     assert (real.home / "effects.log").read_text() == "rocket\n"
+
+
+async def test_a_grant_is_a_tool_of_the_agents_mcp_server_until_it_ends(real: Any) -> None:
+    """From the founder's Grant to a client that is told, lists, calls, and has the effect; a revoke, an expiry and a
+    freeze take the tool away, and who calls it then is told why by the broker."""
+    developer = real.mailbox("developer")
+    founder = dial(real, "broker", "operators/founder", BrokerServiceStub)
+    changed: asyncio.Queue[float] = asyncio.Queue()
+
+    async def heard(message: Any) -> None:
+        if isinstance(message, ToolListChangedNotification):
+            changed.put_nowait(time.monotonic())
+
+    async def listed(*names: str) -> dict[str, Any]:
+        async with asyncio.timeout(10):
+            while True:
+                found = {tool.name: tool for tool in (await mcp.list_tools()).tools if tool.meta}
+                if found.keys() == set(names):
+                    return found
+                await changed.get()
+
+    async def grant(level: Any, **fields: Any) -> float:
+        request = broker.GrantRequest(group="developer", provider="count", access_level=level)
+        seconds = fields.pop("seconds", 0)
+        if seconds:
+            request.expires_at.FromNanoseconds(time.time_ns() + int(seconds * 1e9))
+        request.MergeFrom(broker.GrantRequest(request_id=f"g{time.monotonic()}", **fields))
+        await founder.Grant(request)
+        return time.monotonic()
+
+    await real.until(lambda: (developer.path / "ext_capabilities.json").exists())
+    environ = {"PYTHONPATH": os.environ.get("PYTHONPATH", "")}
+    environ |= Environment(str(developer.path), group="developer").variables()
+    server = StdioServerParameters(command=sys.executable, args=["-m", "nanoclaw_agent.mcp_server"], env=environ)
+    async with stdio_client(server) as (read, write), ClientSession(read, write, message_handler=heard) as mcp:
+        await mcp.initialize()
+        await listed()
+        granted = await grant(broker.ACCESS_LEVEL_L2)
+        tool = (await listed("ext_count_add"))["ext_count_add"]
+        took = [time.monotonic() - granted]
+        assert tool.input_schema["properties"]["params"]["required"] == ["key"]
+        assert tool.annotations is not None
+        assert tool.annotations.read_only_hint is False
+
+        call = {"params": {"key": "one"}, "idempotency_key": "k"}
+        for _ in range(2):
+            done = await mcp.call_tool("ext_count_add", call)
+            assert (done.structured_content["status"], done.structured_content["data"]) == (
+                "executed", {"counted": "one"},
+            )  # fmt: skip
+        assert (real.home / "effects.log").read_text() == "one\n"
+        wrong = await mcp.call_tool("ext_count_add", {"params": {"kye": "one"}})
+        assert (wrong.is_error, wrong.structured_content["code"]) == (False, "INVALID_PARAMS")
+
+        await founder.Revoke(broker.RevokeRequest(request_id="r", group="developer", provider="count"))
+        revoked = time.monotonic()
+        await listed()
+        took.append(time.monotonic() - revoked)
+        refused = await mcp.call_tool("ext_count_add", {"params": {"key": "two"}})
+        assert (refused.is_error, refused.structured_content["status"]) == (False, "denied")
+        assert refused.structured_content["code"] == "NO_CAPABILITY"
+        assert refused.structured_content["next_steps"]
+
+        ends = await grant(broker.ACCESS_LEVEL_L2, seconds=1.5) + 1.5
+        await listed("ext_count_add")
+        await listed()
+        took.append(time.monotonic() - ends)
+        refused = await mcp.call_tool("ext_count_add", {"params": {"key": "two"}})
+        assert refused.structured_content["code"] == "CAPABILITY_EXPIRED"
+
+        await grant(broker.ACCESS_LEVEL_L3, denied_actions=["add"])
+        (launch,) = (await listed("ext_count_launch")).values()
+        assert "task_id" in launch.input_schema["required"]
+        await founder.Freeze(broker.FreezeRequest(request_id="f", max_level=broker.ACCESS_LEVEL_L2, reason="r"))
+        await listed()
+        assert (real.home / "effects.log").read_text() == "one\n"
+    assert max(took) < 2.0, took
 
 
 async def test_capabilities_are_in_step_within_a_second(real: Any) -> None:

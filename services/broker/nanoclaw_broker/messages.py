@@ -128,12 +128,14 @@ def group_capability(
 
 
 def _action_status(held: Capability, action: Action[Any], freezes: Sequence[Freeze]) -> pb.ActionStatus:
-    level = level_under(held, action.level, action.unverified_level)
-    frozen = binding(freezes, action.level) is not None
-    status = ActionStatus.DENIED if frozen else status_of(held, action.name, level)
+    least = level_under(held, action.least_level, action.unverified_level)
+    frozen = binding(freezes, action.least_level) is not None
+    status = ActionStatus.DENIED if frozen else status_of(held, action.name, least)
     return pb.ActionStatus(
         name=action.name,
-        level=level_to_proto(level),
+        level=level_to_proto(level_under(held, action.level, action.unverified_level)),
+        least_level=level_to_proto(least),
+        kind=pb.ActionKind.Value(f"ACTION_KIND_{action.kind.name}"),
         description=action.description,
         status=status.value,
         params_schema_json=action.params_schema,

@@ -2,12 +2,14 @@
 
 import json
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any
 
 from nanoclaw.broker.v1 import broker_pb2 as broker
 from nanoclaw.governance.v1 import governance_pb2 as governance
 from nanoclaw_ipc_gateway.words import (
     GATE_WORDS,
+    KIND_WORDS,
     LEVEL_NUMBERS,
     PRIORITY_WORDS,
     SCOPE_WORDS,
@@ -15,6 +17,8 @@ from nanoclaw_ipc_gateway.words import (
     TASK_TYPE_WORDS,
 )
 from nanoclaw_rpc import times
+
+AVAILABLE = "available"
 
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
@@ -96,15 +100,27 @@ def voted(call: broker.CallRecord) -> dict[str, Any]:
 
 def capability(found: broker.GroupCapability) -> dict[str, Any]:
     """A grant with what can be done under it."""
-    actions = {
-        action.name: {
-            "level": LEVEL_NUMBERS.get(action.level, 0),
-            "description": action.description,
-            "status": action.status,
-        }
-        for action in found.actions
+    return {**grant(found.capability), "actions": {one.name: _action(one) for one in found.actions}}
+
+
+def _action(found: broker.ActionStatus) -> dict[str, Any]:
+    """An action under a grant; what its parameters must be only where it may be called."""
+    shown = {
+        "level": LEVEL_NUMBERS.get(found.level, 0),
+        "least_level": LEVEL_NUMBERS.get(found.least_level or found.level, 0),
+        "kind": KIND_WORDS.get(found.kind),
+        "description": found.description,
+        "status": found.status,
     }
-    return {**grant(found.capability), "actions": actions}
+    if found.status != AVAILABLE:
+        return shown
+    return {**shown, "params_schema": _schema(found.params_schema_json)}
+
+
+@lru_cache(maxsize=4096)
+def _schema(text: str) -> Any:
+    """The schema's value, parsed once; nobody may change it."""
+    return json.loads(text) if text else {}
 
 
 def capabilities(found: Iterable[dict[str, Any]], providers: Iterable[str], now: str) -> bytes:

@@ -44,6 +44,12 @@ TASK_TYPE_WORDS = _back(TASK_TYPES)
 PRIORITY_WORDS = _back(PRIORITIES)
 SCOPE_WORDS = _back(SCOPES)
 GATE_WORDS = _back(GATES)
+KIND_WORDS: dict[int, str] = {
+    broker.ACTION_KIND_PURE: "pure",
+    broker.ACTION_KIND_READ: "read",
+    broker.ACTION_KIND_MUTATING: "mutating",
+}
+LEVEL_NUMBERS = {value: number for number, value in LEVELS.items()}
 
 _SPELLINGS: dict[str, str] = {
     **{f"TASK_STATE_{word}": word for word in STATES},
@@ -64,6 +70,3 @@ def as_written(text: str, kind: str) -> str:
     """What governance or the broker says, with values and fields as requests of that type have them."""
     spellings = _SPELLINGS if kind in _WITH_TASK_ID else {**_SPELLINGS, "task_id": "taskId"}
     return _NAMES.sub(lambda found: spellings.get(found[0], found[0]), text)
-
-
-LEVEL_NUMBERS = {value: number for number, value in LEVELS.items()}

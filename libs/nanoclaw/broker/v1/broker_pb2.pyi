@@ -51,6 +51,32 @@ ACCESS_LEVEL_L3: AccessLevel.ValueType  # 4
 """Deploy, merge, pay: what can't be repeated safely."""
 Global___AccessLevel: _TypeAlias = AccessLevel  # noqa: Y015
 
+class _ActionKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ActionKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ActionKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ACTION_KIND_UNSPECIFIED: _ActionKind.ValueType  # 0
+    ACTION_KIND_PURE: _ActionKind.ValueType  # 1
+    """Computes from its parameters."""
+    ACTION_KIND_READ: _ActionKind.ValueType  # 2
+    """Looks at the outside."""
+    ACTION_KIND_MUTATING: _ActionKind.ValueType  # 3
+    """Changes it."""
+
+class ActionKind(_ActionKind, metaclass=_ActionKindEnumTypeWrapper):
+    """What an action does to the world."""
+
+ACTION_KIND_UNSPECIFIED: ActionKind.ValueType  # 0
+ACTION_KIND_PURE: ActionKind.ValueType  # 1
+"""Computes from its parameters."""
+ACTION_KIND_READ: ActionKind.ValueType  # 2
+"""Looks at the outside."""
+ACTION_KIND_MUTATING: ActionKind.ValueType  # 3
+"""Changes it."""
+Global___ActionKind: _TypeAlias = ActionKind  # noqa: Y015
+
 class _UnknownEndsBy:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -1367,13 +1393,19 @@ class ActionStatus(_message.Message):
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
     PARAMS_SCHEMA_JSON_FIELD_NUMBER: _builtins.int
+    LEAST_LEVEL_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     level: Global___AccessLevel.ValueType
+    """The level that it needs, whatever the parameters."""
     description: _builtins.str
     status: _builtins.str
-    """available, requires_higher_level or DENIED."""
+    """available (with some parameters at least), requires_higher_level or DENIED."""
     params_schema_json: _builtins.str
     """JSON Schema of the parameters."""
+    least_level: Global___AccessLevel.ValueType
+    """Below `level` where some parameters need less."""
+    kind: Global___ActionKind.ValueType
     def __init__(
         self,
         *,
@@ -1382,10 +1414,12 @@ class ActionStatus(_message.Message):
         description: _builtins.str = ...,
         status: _builtins.str = ...,
         params_schema_json: _builtins.str = ...,
+        least_level: Global___AccessLevel.ValueType = ...,
+        kind: Global___ActionKind.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "level", b"level", "name", b"name", "params_schema_json", b"params_schema_json", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "kind", b"kind", "least_level", b"least_level", "level", b"level", "name", b"name", "params_schema_json", b"params_schema_json", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -173,7 +173,12 @@ class Action(ABC, Generic[P]):
         raise NotImplementedError
 
     def level_of(self, params: P) -> Level:
-        """What these very parameters need."""
+        """What these very parameters need; at least `least_level`, at most `level`."""
+        return self.level
+
+    @property
+    def least_level(self) -> Level:
+        """What the parameters that need least need: a group that holds it may call the action, with some of them."""
         return self.level
 
     def unknown_end_of(self, params: P) -> UnknownEnd:

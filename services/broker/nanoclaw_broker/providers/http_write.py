@@ -78,6 +78,7 @@ class WriteHosts:
         self.allow = AllowList(",".join(section.write), "config/providers.toml: http.write")
         self._by_entry: Mapping[Entry, WriteHost] = dict(zip(self.allow.entries, section.write.values(), strict=True))
         self._secret = environment.secret
+        self.any_honours_keys = any(host.idempotency_key for host in section.write.values())
         self.secrets = tuple(sorted({host.bearer_secret for host in section.write.values() if host.bearer_secret}))
 
     def find(self, url: httpx.URL) -> WriteHost | None:
@@ -119,6 +120,11 @@ class Send(Action[SendParams]):
     def level_of(self, params: SendParams) -> Level:
         """L2 where the host sees to it that nothing happens twice, else L3."""
         return Level.L2 if self._honours_keys(params) else Level.L3
+
+    @property
+    def least_level(self) -> Level:
+        """L2 where any host does."""
+        return Level.L2 if self._hosts.any_honours_keys else Level.L3
 
     def unknown_end_of(self, params: SendParams) -> UnknownEnd:
         """The same request under the same key again, where the host honours it."""
