@@ -17,7 +17,7 @@ help: ## list the targets
 # A requirements file with hashes decides what is installed; our own code is linked, not copied.
 $(READY): requirements/dev.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] else "NanoClaw OS needs Python 3.11 or newer: make PYTHON=/path/to/python3.11 …")'
-	@echo "setting up $(VENV) (once)"
+	@echo "setting up $(VENV) (once: it downloads what requirements/dev.txt lists, a minute or more)"
 	@$(PYTHON) -m venv --clear $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
@@ -53,11 +53,11 @@ operator: $(READY) ## a token and a certificate for one more operator of the con
 	@deploy/nanoclaw operator add $(NAME) --role $(ROLE) && deploy/nanoclaw certs operator $(NAME)
 	@deploy/compose run --rm setup
 
-serve: $(READY) ## start the four services as processes in the foreground, on loopback ports 50051-50054 (Ctrl-C stops them)
-	@$(BIN)/nanoclaw up
+serve: $(READY) ## start the four services as processes in the foreground, on loopback ports 50051-50054, or from PORT=… on (Ctrl-C stops them)
+	@$(BIN)/nanoclaw up $(if $(PORT),--port $(PORT))
 
 serve-detached: $(READY) ## the same in the background, waiting until all serve (`make stop` ends it)
-	@$(BIN)/nanoclaw up --detach
+	@$(BIN)/nanoclaw up --detach $(if $(PORT),--port $(PORT))
 
 stop: $(READY) ## stop what `make serve` or `make serve-detached` started
 	@$(BIN)/nanoclaw stop

@@ -30,6 +30,7 @@ from nanoclaw_cli import (
     task_review,
     up,
 )
+from nanoclaw_cli.invocation import DEFAULT_HOME
 from nanoclaw_cli.output import console, say_error
 from nanoclaw_core import VERSION
 from nanoclaw_core.errors import NanoclawError
@@ -67,7 +68,7 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def root(
     context: typer.Context,
-    home: Annotated[Path, typer.Option(envvar="NANOCLAW_HOME", help="Where everything lies.")] = Path("var"),
+    home: Annotated[Path, typer.Option(envvar="NANOCLAW_HOME", help="Where everything lies.")] = DEFAULT_HOME,
     operator: Annotated[
         str, typer.Option("--as", envvar="NANOCLAW_OPERATOR", help="The operator whose token is used.")
     ] = "founder",

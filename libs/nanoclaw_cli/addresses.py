@@ -37,7 +37,7 @@ class Addresses:
             return self.by_name[service.name]
         if not self.host:
             raise _wrong(f"it does not say where {service.name} is")
-        return f"{self.host}:{service.port - SERVICES[0].port + self.first_port}"
+        return f"{self.host}:{service.port_from(self.first_port)}"
 
     def remote(self) -> list[str]:
         """The hosts that are not this machine."""

@@ -28,7 +28,7 @@ class Demo:
 
     stage: Stage
     console: Console
-    run_id: str = field(default_factory=lambda: f"demo-{datetime.now(UTC):%Y%m%d-%H%M%S}")
+    run_id: str = field(default_factory=lambda: f"demo-{datetime.now(UTC):%m%d-%H%M%S}")
     board: Board = field(default_factory=Board)
     ending: Ending = field(default_factory=Ending)
     _live: Live | None = None
@@ -52,7 +52,7 @@ class Demo:
         if not self.console.is_terminal:  # a pipe or CI: the facts as lines
             yield
             return
-        with Live(get_renderable=self.board.render, console=self.console, refresh_per_second=8) as self._live:
+        with Live(self.board, console=self.console, refresh_per_second=8) as self._live:
             yield
 
     def _service(self, name: str, what: str) -> None:
@@ -128,6 +128,8 @@ class Demo:
 
     def _voted(self, operator: str, call: broker.CallRecord) -> None:
         self.board.call_title = f"{call.provider}.{call.action}: {CALL_STATES.word(call.state)}"
+        if call.state != broker.CALL_STATE_AWAITING_APPROVAL:
+            self.board.call = ""
         self._fact(f"{call.task_id}  vote for {call.call_id:<26} operator:{operator:<9} {CALL_STATES.word(call.state)}")
 
     async def _load(self, governance: "governance_pb2_grpc.GovernanceServiceAsyncStub", story: scenario.Story) -> None:

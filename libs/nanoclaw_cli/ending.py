@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from rich.console import Console
-from rich.table import Table
+from rich.padding import Padding
+from rich.text import Text
 
 from nanoclaw.broker.v1 import broker_pb2 as broker
 from nanoclaw.governance.v1 import governance_pb2 as pb
@@ -35,24 +36,21 @@ class Ending:
         )
         if first is not None:
             stage.show_trace(console, first, first.traceparent.split("-")[1] if first.traceparent else "")
+            console.print("go on", style="bold")
+            for command, what in stage.go_on(first.id):
+                console.print(f"    {command}  # {what}", markup=False, soft_wrap=True)
         return right and not wrong and not verdict.findings
 
     def _show_paths(self, stories: Sequence[Story], console: Console) -> bool:
-        table = Table(title="what happened", title_justify="left")
-        for heading in ("task", "what it shows", "its path", "as it must be"):
-            table.add_column(heading)
+        console.print("what happened", style="bold")
         right = []
         for story in stories:
             path = self.paths.get(story.request.id, [])
             refusal = self.refusals.get(story.request.id, "")
             right.append(refusal == story.refusal and tuple(path) == story.states)
-            table.add_row(
-                story.request.id,
-                story.name,
-                " → ".join(path) or f"refused: {refusal}",
-                "yes" if right[-1] else "[red]no",
-            )
-        console.print(table)
+            verdict = Text("as it must be", "green") if right[-1] else Text("not as it must be", "bold red")
+            console.print(Text.assemble((story.request.id, "bold"), f"  {story.name}: ", verdict), soft_wrap=True)
+            console.print(Padding(Text(" → ".join(path) or f"refused: {refusal}", "dim"), (0, 0, 0, 4)))
         return all(right)
 
     def _show_write(self, stage: Stage, console: Console) -> list[str]:

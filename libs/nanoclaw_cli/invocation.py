@@ -3,6 +3,9 @@
 import asyncio
 import functools
 import inspect
+import shlex
+import shutil
+import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -17,6 +20,8 @@ from nanoclaw_cli.services import Service
 from nanoclaw_core.errors import Kind, NanoclawError
 from nanoclaw_core.ids import new_ulid
 from nanoclaw_rpc.tls import Tls, from_settings
+
+DEFAULT_HOME = Path("var")
 
 F = TypeVar("F", bound=Callable[..., Awaitable[None]])
 
@@ -70,6 +75,17 @@ class Invocation:
     def token_file(self) -> Path:
         """The operator's credential."""
         return self.secrets_folder / "operators" / f"{self.operator}.token"
+
+
+def pasted(home: Path) -> str:
+    """This command as it can be pasted into the shell that called it, for that home."""
+    installed = Path(sys.executable).parent / "nanoclaw"
+    on_path = shutil.which("nanoclaw")
+    if on_path is not None and Path(on_path).absolute() == installed:
+        name = "nanoclaw"
+    else:
+        name = str(installed.relative_to(Path.cwd()) if installed.is_relative_to(Path.cwd()) else installed)
+    return shlex.quote(name) + ("" if home == DEFAULT_HOME.absolute() else f" --home {shlex.quote(str(home))}")
 
 
 _current: ContextVar[Invocation] = ContextVar("invocation")

@@ -16,6 +16,10 @@ class Service:
     prefix: str
     port: int
 
+    def port_from(self, first: int) -> int:
+        """Its port where governance's is another one than usual."""
+        return self.port - SERVICES[0].port + first
+
     def socket(self, home: Path) -> Path:
         """Where it listens on this machine."""
         return home / "run" / f"{self.name}.sock"

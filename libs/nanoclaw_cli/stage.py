@@ -20,7 +20,7 @@ from nanoclaw_cli import trace_view
 from nanoclaw_cli.announcement import Announcement
 from nanoclaw_cli.collector import Collector
 from nanoclaw_cli.commands import output_of
-from nanoclaw_cli.invocation import Invocation
+from nanoclaw_cli.invocation import Invocation, pasted
 from nanoclaw_cli.services import SERVICES
 from nanoclaw_cli.supervisor import Supervisor
 from nanoclaw_rpc import connect
@@ -66,6 +66,10 @@ class Stage(Protocol):
 
     def show_trace(self, console: Console, task: pb.Task, trace_id: str) -> None:
         """Shows the trace of a task, or says where it is."""
+        ...
+
+    def go_on(self, task_id: str) -> list[tuple[str, str]]:
+        """What to type next, as it can be pasted, and what each does."""
         ...
 
 
@@ -130,6 +134,16 @@ class Processes:
             "then  OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:4317 make demo"
         )
 
+    def go_on(self, task_id: str) -> list[tuple[str, str]]:
+        """Its services are stopped, its data is there."""
+        nanoclaw = pasted(self.home)
+        return [
+            (f"{nanoclaw} audit verify", "the log again, offline"),
+            (f"{nanoclaw} up --detach", "the services, over the same data"),
+            (f"{nanoclaw} task history {task_id}", "fact by fact, with who did it"),
+            (f"{nanoclaw} stop", "ends them"),
+        ]
+
 
 @dataclass
 class Containers:
@@ -171,3 +185,10 @@ class Containers:
         """Where to look at it."""
         where = f": {self.traces}/trace/{trace_id}" if self.traces else ""
         console.print(f"trace of {task.id}: {trace_id}{where}", soft_wrap=True)
+
+    def go_on(self, task_id: str) -> list[tuple[str, str]]:
+        """They run on."""
+        return [
+            (f"deploy/nanoclaw task history {task_id}", "fact by fact, with who did it"),
+            ("make down", "ends the containers"),
+        ]

@@ -35,7 +35,7 @@ class Supervisor:
     """The services under one NANOCLAW_HOME.
 
     command: what runs a Python module, `[interpreter]`. environ: what each service gets, to which home and, with
-    `ports`, a loopback address each are added. backoff: seconds to wait before a crashed service is started again,
+    `first_port`, a loopback address each are added. backoff: seconds to wait before a crashed service is started again,
     the next one for each crash in a row. services: in the order of their start. prepare: entered once the home is ours,
     before the first service starts, and left after the last has stopped.
     Raises ALREADY_RUNNING where another supervisor holds the home.
@@ -44,7 +44,7 @@ class Supervisor:
     home: Path
     command: list[str]
     environ: Mapping[str, str]
-    ports: bool = False
+    first_port: int = 0
     notice: Notice = lambda name, what: None
     backoff: Sequence[float] = BACKOFF_SECONDS
     services: Sequence[Service] = SERVICES
@@ -74,8 +74,9 @@ class Supervisor:
     async def _start(self, service: Service) -> None:
         self.notice(service.name, "starting")
         environ = {**self.environ, "NANOCLAW_HOME": str(self.home)}
-        if self.ports:
-            environ.setdefault(f"{service.prefix}LISTEN", f"{service.target(self.home)},127.0.0.1:{service.port}")
+        if self.first_port:
+            port = service.port_from(self.first_port)
+            environ.setdefault(f"{service.prefix}LISTEN", f"{service.target(self.home)},127.0.0.1:{port}")
         with service.log(self.home).open("ab") as output:
             self._logged[service.name] = output.tell()
             process = await asyncio.create_subprocess_exec(

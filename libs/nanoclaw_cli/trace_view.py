@@ -9,6 +9,7 @@ from rich.tree import Tree
 from nanoclaw_cli.collector import Span
 
 _COLOURS = {"governance": "cyan", "dispatcher": "green", "gateway": "yellow", "broker": "magenta", "agent": "blue"}
+_BY = "nanoclaw.principal"
 _SHOWN = ("from", "to", "group", "provider", "action", "level", "type", "decision", "reason", "outcome")
 
 
@@ -35,9 +36,11 @@ def _line(span: Span, origin: int) -> Text:
         for key, value in span.attributes.items()
         if key.rpartition(".")[2] in _SHOWN and value
     )
+    if by := span.attributes.get(_BY):
+        facts = f"by={by} {facts}"
     return Text.assemble(
         (f"{service:<11}", _COLOURS.get(service, "white")),
-        (span.name, "bold"),
+        (span.name.rpartition(".")[2] if "/" in span.name else span.name, "bold"),
         (f"  +{(span.start_ns - origin) / 1e6:.0f} ms, {(span.end_ns - span.start_ns) / 1e6:.1f} ms", "dim"),
         (f"  {facts}" if facts else "", ""),
         (f"  {span.error}" if span.error else "", "red"),

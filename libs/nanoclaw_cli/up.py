@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from nanoclaw_cli import desired
-from nanoclaw_cli.invocation import command, current
+from nanoclaw_cli.invocation import command, current, pasted
 from nanoclaw_cli.output import console, say, say_json, say_line
 from nanoclaw_cli.processes import signal_process, wait_until_gone
 from nanoclaw_cli.services import SERVICES, Service
@@ -34,18 +34,26 @@ async def up(
     ports: Annotated[
         bool, typer.Option("--ports/--no-ports", help="Listen on loopback ports 50051-50054, too.")
     ] = True,
+    port: Annotated[
+        int,
+        typer.Option(
+            help="The first of those four ports: governance's, then broker's, dispatcher's, gateway's.",
+            min=1,
+            max=65532,
+        ),
+    ] = SERVICES[0].port,
 ) -> None:
     """Starts the services, and restarts one that crashes, until Ctrl-C or `nanoclaw stop`."""
-    home = current().home
+    home, first_port = current().home, port if ports else 0
     if detach:
-        _detach(home, ports)
+        _detach(home, first_port)
         return
     desired.want(home, desired.RUNNING)
     progress = _Progress()
-    supervisor = Supervisor(home, [sys.executable], os.environ, ports=ports, notice=progress.notice)
+    supervisor = Supervisor(home, [sys.executable], os.environ, first_port=first_port, notice=progress.notice)
     with _own_log(home), progress.view(), _signals() as stopping:
         async with supervisor.running():
-            progress.ready(home, ports)
+            progress.ready(home, first_port)
             await asyncio.Event().wait()
     if stopping:
         desired.want(home, desired.STOPPED)
@@ -98,11 +106,11 @@ def _end(process: tuple[int, str], grace: float) -> None:
         wait_until_gone(*process, STOP_GRACE_SECONDS)
 
 
-def _detach(home: Path, ports: bool) -> None:
+def _detach(home: Path, first_port: int) -> None:
     """Starts ourselves in a session of our own, and waits for its first line: it serves, or why not."""
     log = home / "logs" / "supervisor.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    arguments = ["--home", str(home), "up", "--json", "--ports" if ports else "--no-ports"]
+    arguments = ["--home", str(home), "up", "--json", *(("--port", str(first_port)) if first_port else ("--no-ports",))]
     with log.open("ab") as errors:
         process = subprocess.Popen(
             [sys.executable, "-m", "nanoclaw_cli", *arguments],
@@ -121,7 +129,7 @@ def _detach(home: Path, ports: bool) -> None:
     if current().as_json:
         say_line(answer)
     else:
-        say(f"serving; stop it with `nanoclaw stop`\n{_whereabouts(home, ports)}")
+        say(f"serving; stop it with `{pasted(home)} stop`\n{_whereabouts(home, first_port)}")
 
 
 def _refusal(error: Any, log: Path) -> NanoclawError:
@@ -154,8 +162,8 @@ def _nothing() -> Iterator[None]:
     yield
 
 
-def _whereabouts(home: Path, ports: bool) -> str:
-    where = ", ".join(f"{service.name} {port}" for service in SERVICES for port in _ports(service, ports))
+def _whereabouts(home: Path, first_port: int) -> str:
+    where = ", ".join(f"{service.name} {port}" for service in SERVICES for port in _ports(service, first_port))
     return "\n".join(
         line
         for line in (
@@ -169,11 +177,11 @@ def _whereabouts(home: Path, ports: bool) -> str:
     )
 
 
-def _ports(service: Service, ports: bool) -> list[str]:
+def _ports(service: Service, first_port: int) -> list[str]:
     """Where it listens besides its socket: what the environment says goes before the ports of `up`."""
     given = os.environ.get(f"{service.prefix}LISTEN")
     if given is None:
-        return [f"127.0.0.1:{service.port}"] if ports else []
+        return [f"127.0.0.1:{service.port_from(first_port)}"] if first_port else []
     return [part.strip() for part in given.split(",") if part.strip() and not part.strip().startswith("unix:")]
 
 
@@ -201,13 +209,13 @@ class _Progress:
         if self._live is None and not self._quiet:
             self._console.print(f"{name}: {what}", markup=False)
 
-    def ready(self, home: Path, ports: bool) -> None:
+    def ready(self, home: Path, first_port: int) -> None:
         """They all serve."""
         if self._quiet:
             services = {service.name: service.target(home) for service in SERVICES}
-            say_line({"services": services, "ports": {one.name: _ports(one, ports) for one in SERVICES}})
+            say_line({"services": services, "ports": {one.name: _ports(one, first_port) for one in SERVICES}})
         else:
-            self._console.print(f"{_whereabouts(home, ports)}\nCtrl-C stops it", markup=False)
+            self._console.print(f"{_whereabouts(home, first_port)}\nCtrl-C stops it", markup=False)
 
     def _render(self) -> Table:
         table = Table(box=None, show_header=False, pad_edge=False)

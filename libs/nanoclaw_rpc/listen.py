@@ -117,7 +117,7 @@ def _in_use(address: str) -> NanoclawError:
         Kind.UNAVAILABLE,
         "ADDRESS_IN_USE",
         f"somebody else listens on {address}",
-        next_step="stop the other service first, or listen elsewhere",
+        next_step="stop what listens there, or listen elsewhere: `nanoclaw up --port`, or the service's LISTEN setting",
         address=address,
     )
 

@@ -171,6 +171,28 @@ async def test_detached_it_answers_once_it_serves_and_stop_ends_it(
     assert (code, out) == (0, f"nothing is running for {home}\n")
 
 
+async def test_the_ports_begin_where_they_are_told_to(
+    nanoclaw_process: Callable[..., Command], home: Path, environ: dict[str, str]
+) -> None:
+    """`--port` names governance's, the others follow, each service is told, and the answer names them."""
+    command = nanoclaw_process("up", "--detach", "--port", "61551", "--json")
+    code, out, err = await asyncio.to_thread(command.end)
+    assert (code, err) == (0, "")
+    ports = {"governance": 61551, "broker": 61552, "dispatcher": 61553, "gateway": 61554}
+    assert json.loads(out)["ports"] == {name: [f"127.0.0.1:{port}"] for name, port in ports.items()}
+    for name, port in ports.items():
+        told = Path(f"/proc/{read_state(home)[name][0]}/environ").read_text().split("\0")
+        assert f"NANOCLAW_{name.upper()}_LISTEN=unix:{home}/run/{name}.sock,127.0.0.1:{port}" in told
+
+
+@pytest.mark.parametrize("port", ["0", "65533", "http"])
+async def test_a_port_that_is_none_is_refused(nanoclaw_process: Callable[..., Command], port: str) -> None:
+    """Four must fit; nothing is started."""
+    code, _, err = await asyncio.to_thread(nanoclaw_process("up", "--port", port).end)
+    assert code == 2
+    assert "--port" in err
+
+
 @pytest.mark.system
 async def test_stop_ends_what_a_killed_supervisor_left_behind(
     up: Command, nanoclaw_process: Callable[..., Command], home: Path
