@@ -6,10 +6,11 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+PLUGINS := $(or $(DOCKER_CONFIG),$(HOME)/.docker)/cli-plugins
 TOOLS  := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/nanoclaw/bin
 PROTOS := $(sort $(wildcard protos/nanoclaw/*/v1/*.proto))
 
-.PHONY: help demo demo-docker up down logs ps images operator serve serve-detached stop status test fuzz test-system test-crash test-docker test-clients check lint format types walls stubs-in-step breaking protos release-protos jaeger sbom bench requirements clean
+.PHONY: help demo demo-docker up down logs ps images operator serve serve-detached stop status test fuzz test-system test-crash test-docker test-clients check lint format types walls stubs-in-step breaking protos release-protos jaeger compose sbom bench requirements clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,7 +44,7 @@ logs: ## follow the containers' logs (SERVICE=broker for one)
 	@deploy/compose logs -f --tail 100 $(SERVICE)
 
 ps: ## the containers and their health
-	@deploy/compose ps
+	@deploy/compose ps --all
 
 images: ## build the services' and the agents' images (BASE_IMAGE, BUILD_IMAGE: see Dockerfile)
 	@echo "building the images (a minute, the first time)"
@@ -124,6 +125,17 @@ $(TOOLS)/jaeger:
 	cd "$$(cd $(@D) && go mod download -json github.com/jaegertracing/jaeger@v1.76.0 | sed -n 's/.*"Dir": "\(.*\)".*/\1/p')" && \
 	  nice go build -buildvcs=false -trimpath -ldflags '-s -w -X github.com/jaegertracing/jaeger/internal/version.latestVersion=v2.13.0' -o $@.new ./cmd/jaeger
 	@mv $@.new $@
+
+compose: $(PLUGINS)/docker-compose ## build `docker compose` (v2) with Go, where no package has it, as the docker command's plugin (four minutes)
+
+# As with Jaeger, its own folder for its own go.sum.
+$(PLUGINS)/docker-compose:
+	@command -v go >/dev/null || { echo "docker compose is built with Go, and there is none on PATH" >&2; exit 1; }
+	@mkdir -p $(@D)
+	cd "$$(cd $(@D) && go mod download -json github.com/docker/compose/v2@v2.40.3 | sed -n 's/.*"Dir": "\(.*\)".*/\1/p')" && \
+	  nice go build -buildvcs=false -trimpath -ldflags '-s -w -X github.com/docker/compose/v2/internal.Version=v2.40.3' -o $@.new ./cmd
+	@mv $@.new $@
+	@docker compose version
 
 # What an image is made of, installed as the Dockerfile installs it, read by a tool in an environment of its own.
 SBOMS := $(addprefix dist/sbom/,nanoclaw-os.cdx.json nanoclaw-agent.cdx.json)

@@ -27,6 +27,8 @@ from nanoclaw_core.errors import Kind, NanoclawError
 PATIENCE_SECONDS = 120.0
 LOOK_SECONDS = 0.5
 LABEL = "com.docker.compose.service"
+ONE_OFF = "com.docker.compose.oneoff"
+"""Says of a container that `compose run` started it: nobody waits for one to be healthy."""
 PROBE = ("python3", "-m", "nanoclaw_cli.probe")
 
 app = typer.Typer()
@@ -58,9 +60,9 @@ class Seen:
 
 
 def parse(inspected: str) -> list[Seen]:
-    """What `docker inspect` says, by the order of starting and then by name."""
+    """What `docker inspect` says of what stays, by the order of starting and then by name."""
     order = {service.name: number for number, service in enumerate(SERVICES)}
-    found = [_seen(one) for one in json.loads(inspected)]
+    found = [_seen(one) for one in json.loads(inspected) if one["Config"]["Labels"].get(ONE_OFF, "False") == "False"]
     return sorted(found, key=lambda one: (order.get(one.service, len(order)), one.service))
 
 
@@ -103,7 +105,8 @@ async def containers(
 
 
 async def _look(compose: list[str]) -> list[Seen]:
-    ids = (await output_of(*compose, "ps", "-q")).split()
+    # All, for version 2 of compose leaves out by itself what has stopped.
+    ids = (await output_of(*compose, "ps", "--all", "--quiet")).split()
     seen = parse(await output_of("docker", "inspect", *ids)) if ids else []
     # The engine asks every fifteen seconds; whoever waits asks the same question now.
     return list(await asyncio.gather(*(_asked(one) for one in seen)))

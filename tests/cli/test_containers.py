@@ -23,10 +23,13 @@ def container(service: str, status: str = "running", health: str = "", **state: 
 
 @pytest.fixture
 def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A `docker` that shows inspect.json and execs where `serving` is there; a `compose` with one container."""
+    """A `docker` that shows inspect.json and execs where `serving` is there; a `compose` with one container.
+
+    As version 2 of compose does, it lists what has stopped only where all are asked for.
+    """
     for name, script in {
         "docker": f"case $1 in inspect) cat {tmp_path}/inspect.json;; exec) test -e {tmp_path}/serving;; esac",
-        "compose": 'case $1 in ps) echo id-x;; logs) echo "last words of $5";; esac',
+        "compose": 'case $1 in ps) case "$*" in *--all*) echo id-x;; esac;; logs) echo "last words of $5";; esac',
     }.items():
         (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
         (tmp_path / name).chmod(0o755)
@@ -56,6 +59,13 @@ def test_ready_is_running_and_not_known_to_be_ill() -> None:
     assert [one.ready for one in (healthy, starting, bare, ended, unborn)] == [True, False, True, False, False]
     assert ended.word == "exited (exit 3, restarted 2 times)"
     assert unborn.word == "created (port is already allocated)"
+
+
+def test_what_ran_once_is_not_waited_for() -> None:
+    """A `compose run` without --rm leaves a container that has ended, and never gets healthy."""
+    once = container("setup", "exited")
+    once["Config"]["Labels"]["com.docker.compose.oneoff"] = "True"
+    assert [one.service for one in parse(json.dumps([container("jaeger"), once]))] == ["jaeger"]
 
 
 async def test_it_asks_what_the_engine_has_not_asked_yet(nanoclaw: Any, engine: Path) -> None:

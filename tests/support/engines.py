@@ -101,9 +101,14 @@ def _shell_archive() -> bytes:
 
 
 def _archive(files: dict[str, bytes]) -> bytes:
-    """A tar archive that is the same for the same files."""
+    """A tar archive that is the same for the same files. Folders stand in it: some engines shut those that do not."""
     buffer = io.BytesIO()
+    folders = {str(folder) for name in files for folder in Path(name).parents} - {"."}
     with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for name in sorted(folders):
+            entry = tarfile.TarInfo(name)
+            entry.type, entry.mode = tarfile.DIRTYPE, 0o755
+            archive.addfile(entry)
         for name, content in sorted(files.items()):
             entry = tarfile.TarInfo(name)
             entry.size, entry.mode = len(content), 0o755

@@ -9,6 +9,7 @@ from tempfile import mkdtemp
 from nanoclaw_core.errors import Kind, NanoclawError, not_found
 from nanoclaw_dispatcher import attempt_files as files
 from nanoclaw_dispatcher import container_state as state
+from nanoclaw_dispatcher import engine_errors
 from nanoclaw_dispatcher.attempt_spec import AttemptSpec, check_attempt_id
 from nanoclaw_dispatcher.container_site import LABEL_HOME, Site, check_mounts, may_enter
 from nanoclaw_dispatcher.container_spec import configuration, prepare
@@ -35,6 +36,8 @@ class Containers:
         if folder.exists() and (seen := self.inspect(spec.attempt_id)).state is not RunState.ABSENT:
             return seen
         check_mounts(spec.group, site)
+        if limits := self._engine.discards():
+            raise engine_errors.without_limits(", ".join(limits))
         image = self._engine.image(spec.group.image or site.image)
         try:
             prepare(spec, site)
@@ -46,12 +49,7 @@ class Containers:
             return self._created_before(spec.attempt_id)
         if discarded := [warning for warning in warnings if "discarded" in warning]:
             self._engine.remove(name)
-            raise NanoclawError(
-                Kind.PRECONDITION,
-                "ENGINE_WITHOUT_LIMITS",
-                f"the engine can't hold a container to its limits: {' '.join(discarded)}",
-                next_step="give it the cpu, memory and pids controllers (rootless: docs/docker.md)",
-            )
+            raise engine_errors.without_limits(" ".join(discarded))
         return Observed(spec.attempt_id, RunState.CREATED)
 
     def _created_before(self, attempt_id: str) -> Observed:

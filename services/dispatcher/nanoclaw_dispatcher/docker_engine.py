@@ -19,6 +19,8 @@ from nanoclaw_dispatcher import engine_errors
 _TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,6}))?\d*Z")
 _NEVER = "0001-01-01"
 _CONNECTIONS = 32
+_LIMITS = {"MemoryLimit": "memory", "CpuCfsQuota": "cpu", "PidsLimit": "pids"}
+"""What an engine says of the limits that it holds containers to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,7 @@ class DockerEngine:
         self.host = host
         self.seconds = seconds
         self._client: docker.APIClient | None = None
+        self._limits_hold = False  # known of the engine that the client speaks to
         self._lock = threading.Lock()
 
     def create(self, name: str, config: Mapping[str, Any]) -> list[str]:
@@ -64,6 +67,16 @@ class DockerEngine:
         with self._told(f"create container {name}") as api:
             answer = api.create_container_from_config(dict(config), name)
         return list(answer.get("Warnings") or ())
+
+    def discards(self) -> list[str]:
+        """Which limits it holds no container to: memory, cpu, pids. Not every engine warns of it at each container."""
+        if self._limits_hold:
+            return []
+        with self._told("ask for its limits") as api:
+            told = api.info()
+        discarded = [limit for name, limit in _LIMITS.items() if told.get(name) is False]
+        self._limits_hold = not discarded
+        return discarded
 
     def start(self, name: str) -> None:
         """Starts it; nothing if it runs. Raises Gone, StartRefused."""
@@ -188,8 +201,8 @@ class DockerEngine:
         return self._connected()
 
     def close(self) -> None:
-        """Gives connections back; the next call makes new ones."""
-        client, self._client = self._client, None
+        """Gives connections back; the next call makes new ones, maybe to another engine."""
+        client, self._client, self._limits_hold = self._client, None, False
         if client is not None:
             client.close()
 

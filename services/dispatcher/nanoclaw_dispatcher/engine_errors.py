@@ -40,6 +40,16 @@ def silent(what: str, seconds: float) -> NanoclawError:
     )
 
 
+def without_limits(which: str) -> NanoclawError:
+    """It would run a container without them, which may then take the machine with it."""
+    return NanoclawError(
+        Kind.PRECONDITION,
+        "ENGINE_WITHOUT_LIMITS",
+        f"the engine can't hold a container to its limits: {which}",
+        next_step="give it the cpu, memory and pids controllers (rootless: docs/docker.md)",
+    )
+
+
 def answered(what: str, status: int, text: str) -> NanoclawError:
     """An error that the engine, or a proxy before it, answered a call with."""
     if _DISK_FULL.search(text):

@@ -82,9 +82,13 @@ async def test_an_engine_that_says_nothing_is_given_up_on_time(home: Path, docke
 
 
 class WithoutCgroups(http.server.BaseHTTPRequestHandler):
-    """An engine that makes containers, and warns that it discards their limits, as one on a bare kernel does."""
+    """An engine that makes containers, and warns that it discards their limits, as one on a bare kernel does.
+
+    A rootless one without cgroup v2 makes them without a warning: only its `info` says so.
+    """
 
     made: ClassVar[list[str]] = []
+    info: ClassVar[dict[str, Any]] = {}
     WARNING = (
         "Your kernel does not support memory limit capabilities or the cgroup is not mounted. Limitation discarded."
     )
@@ -92,6 +96,8 @@ class WithoutCgroups(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         if self.path.endswith("/version"):
             self._answer(200, {"ApiVersion": "1.41"})
+        elif self.path.endswith("/info"):
+            self._answer(200, self.info)
         elif "/images/" in self.path:
             self._answer(200, {"Config": {"Cmd": ["true"]}})
         else:
@@ -121,15 +127,22 @@ class WithoutCgroups(http.server.BaseHTTPRequestHandler):
         return "unix"
 
 
-async def test_an_engine_that_discards_limits_is_refused(home: Path, docker_place: Any) -> None:
-    """An agent without limits takes the machine with it; the container that was made is removed again."""
+@pytest.mark.parametrize(
+    ("info", "said"),
+    [({}, WithoutCgroups.WARNING), ({"MemoryLimit": False, "CpuCfsQuota": True, "PidsLimit": False}, "memory, pids")],
+)
+async def test_an_engine_that_discards_limits_is_refused(
+    home: Path, docker_place: Any, monkeypatch: pytest.MonkeyPatch, info: dict[str, Any], said: str
+) -> None:
+    """An agent without limits takes the machine with it; a container that was made is removed again."""
+    monkeypatch.setattr(WithoutCgroups, "info", info)
     server = socketserver.ThreadingUnixStreamServer(f"{home}/bare.sock", WithoutCgroups)
     threading.Thread(target=server.serve_forever, args=(0.01,)).start()
     place = docker_place(home, f"unix://{home}/bare.sock", "image")
     with pytest.raises(NanoclawError) as caught:
         await DockerRuntime(place.site, place.host).create(place.spec("a-1", "exit", "0"))
     assert (caught.value.kind, caught.value.reason) == (Kind.PRECONDITION, "ENGINE_WITHOUT_LIMITS")
-    assert WithoutCgroups.WARNING in caught.value.message
+    assert caught.value.message.endswith(f"to its limits: {said}")
     assert WithoutCgroups.made == []
     await place.release()
     await asyncio.to_thread(server.shutdown)
