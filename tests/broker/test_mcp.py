@@ -338,3 +338,30 @@ async def test_a_tool_through_a_broker(home: Path, tmp_path: Path, start: Any) -
             listed = await broker.founder.ListCapabilities(pb.ListCapabilitiesRequest(group="developer"))
             schemas = {one.name: one.params_schema_json for one in listed.capabilities[0].actions}
             assert '"b"' in schemas["far_add"]
+
+
+async def test_watchers_are_told_when_a_server_is_found_and_its_schemas_known(
+    home: Path, tmp_path: Path, start: Any
+) -> None:
+    """What agents may call is listed before, and shown with the server's schema as soon as there is one."""
+    async with serving(mcp_far_side.app(tmp_path)) as port:
+        pass
+    (home / "config").mkdir()
+    (home / "config" / "providers.toml").write_text(
+        f'[mcp.servers.far]\nurl = "http://127.0.0.1:{port}/mcp"\n'
+        '[mcp.servers.far.tools.add]\nlevel = "L1"\nkind = "read"\n'
+    )
+
+    async def schema(broker: Any) -> str:
+        listed = await broker.founder.ListCapabilities(pb.ListCapabilitiesRequest(group="developer"))
+        return str({one.name: one.params_schema_json for one in listed.capabilities[0].actions}["far_add"])
+
+    async with start() as broker:
+        await broker.grant("mcp", pb.ACCESS_LEVEL_L1)
+        watch = broker.gateway.WatchCapabilities(pb.WatchCapabilitiesRequest(), timeout=30)
+        before = (await watch.read()).revision
+        assert await schema(broker) == '{"type":"object"}'
+        async with serving(mcp_far_side.app(tmp_path), port):
+            assert (await watch.read()).revision > before
+            assert '"b"' in await schema(broker)
+            watch.cancel()

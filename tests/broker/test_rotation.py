@@ -16,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Mount, Route
 
+from nanoclaw.broker.v1 import broker_pb2 as pb
 from nanoclaw_broker.providers import Environment, Refused
 from nanoclaw_broker.providers.http import provider
 from nanoclaw_broker.secrets import SCRUBBED, Secrets
@@ -134,3 +135,24 @@ def test_a_host_whose_secret_is_missing_is_not_written_to(tmp_path: Path) -> Non
     put(tmp_path, NEW)
     secrets.reload()
     post.check(params)
+
+
+async def test_watchers_are_told_when_a_provider_gets_its_secret(start: Any, home: Path) -> None:
+    """So that agents see within a second that they may call it."""
+    folder = home / "secrets" / "broker"
+    async with start() as broker:
+
+        async def available() -> bool:
+            listed = await broker.founder.ListCapabilities(pb.ListCapabilitiesRequest())
+            return "locked" in listed.providers_available
+
+        watch = broker.gateway.WatchCapabilities(pb.WatchCapabilitiesRequest(), timeout=10)
+        before = (await watch.read()).revision
+        assert not await available()
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "locked_token").write_text(NEW)
+        (folder / "locked_token").chmod(0o600)
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert (await watch.read()).revision > before
+        assert await available()
+        watch.cancel()

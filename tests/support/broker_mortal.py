@@ -22,6 +22,7 @@ from nanoclaw_broker.governance import Reading
 from nanoclaw_broker.grants import Grants
 from nanoclaw_broker.kept_params import Seal
 from nanoclaw_broker.ledger import State
+from nanoclaw_broker.news import News
 from nanoclaw_broker.policy import Level, Limits
 from nanoclaw_broker.providers import Action, Effect, Kind, Params, Provider, Result, UnknownEnd
 from nanoclaw_broker.reconciling import Reconciler
@@ -138,7 +139,7 @@ async def live(home: Path, life: int, mortality: Mortality, *, to_the_end: bool)
     await settle_crashed(database)
     reconciling = asyncio.create_task(reconciler.run())
     request = pb.GrantRequest(request_id="g", group="developer", provider="far", access_level=pb.ACCESS_LEVEL_L2)
-    await Grants(database, registry).grant(FOUNDER, request, "")
+    await Grants(database, registry, News()).grant(FOUNDER, request, "")
     rounds = 1 if to_the_end else 1000
 
     async def caller(number: int) -> None:

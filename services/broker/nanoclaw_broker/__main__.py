@@ -20,6 +20,7 @@ from nanoclaw_broker.kill_switch import KillSwitch
 from nanoclaw_broker.lapsing import Lapsing
 from nanoclaw_broker.lock import held
 from nanoclaw_broker.memory import withhold
+from nanoclaw_broker.news import News
 from nanoclaw_broker.observing import Observer
 from nanoclaw_broker.pending_list import PendingList
 from nanoclaw_broker.providers import Environment
@@ -63,7 +64,14 @@ async def run(
         token = credentials.token_file("service:broker")
         key = open_key(settings.secrets_folder / "broker.key")
         secrets = Secrets(settings.secrets_folder / "broker", also=(key.hex(), token.read_text().strip()))
-        environment = Environment(home, settings.http_allow, secrets.get, configuration(home, settings.provider_files))
+        news = News()
+        environment = Environment(
+            home,
+            settings.http_allow,
+            secrets.get,
+            configuration(home, settings.provider_files),
+            news.providers_changed,
+        )
         providers = registry.Registry(registry.load(environment, BUILTIN, found), secrets)
         database = await Database.open(home / "store" / "nanoclaw.db", SLICE)
         channel = connect(
@@ -101,8 +109,8 @@ async def run(
             await relaying.restore()
             background.append(asyncio.create_task(reconciler.run()))
             background.append(asyncio.create_task(lapsing.run()))
-            grants = Grants(database, providers)
-            kill_switch = KillSwitch(database, providers, grants.tell)
+            grants = Grants(database, providers, news)
+            kill_switch = KillSwitch(database, providers, news.tell)
             runtime = RuntimeServicer(Budgets(database, settings.limits))
             voting = Voting(broker, tasks, seal, settings.limits)
             pending = PendingList(database, providers, tasks, secrets, seal, settings.limits)
@@ -119,7 +127,7 @@ async def run(
             )
             if settings.metrics:
                 telemetry.serve_metrics(settings.metrics)
-            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _reload, secrets)
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _reload, secrets, news)
             await serve_until_signalled(server, ready=ready)
         finally:
             asyncio.get_running_loop().remove_signal_handler(signal.SIGHUP)
@@ -134,10 +142,11 @@ async def run(
             telemetry.shutdown()
 
 
-def _reload(secrets: Secrets) -> None:
+def _reload(secrets: Secrets, news: News) -> None:
     """On SIGHUP; secrets that can't be accepted leave the old ones in force."""
     try:
         secrets.reload()
+        news.providers_changed()
         log.info("secrets_reloaded")
     except NanoclawError as error:
         log.error("secrets_not_reloaded", reason=error.reason, message=error.message)

@@ -8,6 +8,7 @@ from nanoclaw.broker.v1 import broker_pb2 as pb
 from nanoclaw_broker import capabilities, freezes, granting, messages
 from nanoclaw_broker.capability import Capability
 from nanoclaw_broker.freeze import Freeze
+from nanoclaw_broker.news import News
 from nanoclaw_broker.policy import Level
 from nanoclaw_broker.registry import Registry
 from nanoclaw_broker.tables import REQUESTS
@@ -20,13 +21,21 @@ from nanoclaw_store import Database, Idempotency, Tx
 class Grants:
     """What groups may do, changed and watched."""
 
-    def __init__(self, database: Database, registry: Registry, *, new_id: NewId = new_ulid, clock: Clock = utc_now):
+    def __init__(
+        self,
+        database: Database,
+        registry: Registry,
+        news: News,
+        *,
+        new_id: NewId = new_ulid,
+        clock: Clock = utc_now,
+    ) -> None:
         self._database = database
         self._registry = registry
+        self._news = news
         self._new_id = new_id
         self._clock = clock
         self._idempotency = Idempotency(database, REQUESTS)
-        self._changed = asyncio.Event()
 
     async def grant(self, caller: Caller, request: pb.GrantRequest, trace_id: str) -> pb.GrantResponse:
         """Grants or renews; see granting.decide_grant for what is refused."""
@@ -41,7 +50,7 @@ class Grants:
             return pb.GrantResponse(capability=messages.capability(row, tx.now))
 
         response = await self._idempotency.run(caller.principal, request, unit)
-        self.tell()
+        self._news.tell()
         return response
 
     async def revoke(self, caller: Caller, request: pb.RevokeRequest, trace_id: str) -> pb.RevokeResponse:
@@ -59,7 +68,7 @@ class Grants:
             return pb.RevokeResponse(capability=messages.capability(ended, tx.now), changed=True)
 
         response = await self._idempotency.run(caller.principal, request, unit)
-        self.tell()
+        self._news.tell()
         return response
 
     def page(
@@ -77,8 +86,9 @@ class Grants:
         """The present revision, then each later one: after a change, and when a grant expires."""
         told: int | None = None
         while True:
-            changed = self._changed
+            changed = self._news.next
             revision, next_end = self._database.read(_look)
+            revision += self._news.edition
             if revision != told:
                 told = revision
                 yield revision
@@ -92,11 +102,6 @@ class Grants:
         if not moment:
             return None
         return max(0.001, (from_text(moment) - self._clock()).total_seconds())
-
-    def tell(self) -> None:
-        """Has those who watch look again."""
-        self._changed.set()
-        self._changed = asyncio.Event()
 
 
 def _check_held(tx: Tx, wanted: Capability, caller: Caller) -> None:

@@ -1738,7 +1738,9 @@ class WatchCapabilitiesResponse(_message.Message):
 
     REVISION_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
-    """Rises with every change; starts with the current one."""
+    """Rises with every change of grants, freezes, secrets held and what actions say of themselves; starts with the
+    current one. After a restart of the broker it may be lower.
+    """
     def __init__(
         self,
         *,

@@ -112,13 +112,15 @@ class Environment:
     """What a provider may use of the broker.
 
     secret: the value of a secret by name, read when it is needed, so that a reload is in force at once. config: the
-    tables of `config/providers.toml` by name.
+    tables of `config/providers.toml` by name. changed: to be called when an action's description or schema is another
+    one than before, so that agents are told; on the event loop.
     """
 
     home: Path
     http_allow: str = ""
     secret: Callable[[str], SecretStr] = field(default=lambda name: SecretStr(""))
     config: Mapping[str, Any] = field(default_factory=dict)
+    changed: Callable[[], None] = field(default=lambda: None)
 
     def section(self, name: str, model: type[S]) -> S:
         """The table `[name]`, empty where there is none. Raises INVALID_SETTING, naming every field that is wrong."""

@@ -166,7 +166,9 @@ def _action(server: ToolServer, tool: str, settings: ToolSettings) -> CallTool:
 def provider(environment: Environment) -> Provider:
     """The provider. Raises INVALID_SETTING."""
     settings = environment.section("mcp", McpSettings)
-    servers = tuple(ToolServer(name, given, environment.secret) for name, given in settings.servers.items())
+    servers = tuple(
+        ToolServer(name, given, environment.secret, environment.changed) for name, given in settings.servers.items()
+    )
     tools = [_action(server, tool, given) for server in servers for tool, given in server.settings.tools.items()]
 
     async def start() -> None:

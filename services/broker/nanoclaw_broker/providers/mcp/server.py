@@ -49,11 +49,15 @@ class Tool:
 
 @dataclass
 class ToolServer:
-    """A server by its name in the configuration. secret: the value of a secret by name."""
+    """A server by its name in the configuration.
+
+    secret: the value of a secret by name. changed: called when it is connected, as its tools may be others than before.
+    """
 
     name: str
     settings: ServerSettings
     secret: Callable[[str], SecretStr]
+    changed: Callable[[], None] = field(default=lambda: None)
     pauses: Pauses = field(default_factory=Pauses)
     monotonic: Callable[[], float] = time.monotonic
     tools: Mapping[str, Tool] = field(default_factory=dict)
@@ -166,6 +170,7 @@ class ToolServer:
                 self.tools = await self._list(client)
             self._client = client
             self.connected.set()
+            self.changed()
             self._tried.set()
             log.info("mcp_server_up", server=self.name, tools=len(self.tools))
             await self._ended.wait()
