@@ -5,6 +5,7 @@ import json
 import os
 import signal
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import quote
 
@@ -12,7 +13,9 @@ import pytest
 import structlog
 from hypothesis import given
 from hypothesis import strategies as st
+from planted import ECHOES
 
+from nanoclaw_broker.excerpt import excerpt
 from nanoclaw_broker.providers import ActionFailed, Result
 from nanoclaw_broker.secrets import SCRUBBED, Secrets, encodings, open_key
 from nanoclaw_core.errors import NanoclawError
@@ -107,6 +110,16 @@ def test_a_secret_is_found_inside_base64_at_any_offset(secret: str, before: byte
         for encode in (base64.b64encode, base64.urlsafe_b64encode):
             text = encode(before + raw + after).decode()
             assert any(form in text for form in known)
+
+
+@given(st.integers(0, 60), st.sampled_from(sorted(ECHOES)))
+def test_a_secret_that_was_cut_in_two_is_found_by_its_beginning(most: int, how: str) -> None:
+    """What is left of it at a cut tells nothing, however another side wrote it."""
+    with TemporaryDirectory() as folder:
+        secrets = Secrets(Path(folder), also=("own+token/0123456789==",))
+    said = ECHOES[how]("own+token/0123456789==")
+    shown = secrets.scrub(excerpt("-" * 10 + said + "-" * 10, most))
+    assert not any(form[:4] in shown for form in encodings("own+token/0123456789=="))
 
 
 def test_scrubbing_leaves_other_text_alone(tmp_path: Path) -> None:

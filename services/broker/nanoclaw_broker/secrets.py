@@ -12,6 +12,7 @@ from urllib.parse import quote, quote_plus
 
 from pydantic import SecretStr
 
+from nanoclaw_broker.excerpt import CUT
 from nanoclaw_core import secret_files
 from nanoclaw_core.errors import Kind, NanoclawError
 from nanoclaw_core.secret_files import SHORTEST
@@ -19,6 +20,8 @@ from nanoclaw_core.secret_files import SHORTEST
 KEY_BYTES = 32
 SCRUBBED = "[scrubbed]"
 _ESCAPE = re.compile("%[0-9A-F]{2}")
+_SHORTEST_BEGINNING = 4
+"""Fewer characters tell nothing, and many a word ends in them."""
 _LEFT_BY_BROWSERS = "!#$&'()*+,/:;=?@~"
 
 
@@ -64,8 +67,18 @@ class Secrets:
         return SecretStr(self._values[name])
 
     def scrub(self, text: str) -> str:
-        """The text with every secret held replaced, as it is and in the usual encodings."""
-        return self._pattern.sub(SCRUBBED, text) if self._pattern is not None else text
+        """The text with every secret held replaced, as it is and in the usual encodings, and one that a CUT cut in two."""
+        if self._pattern is None:
+            return text
+        text = self._pattern.sub(SCRUBBED, text)
+        if CUT not in text:
+            return text
+        *cut_off, last = text.split(CUT)
+        return CUT.join((*map(self._without_beginning, cut_off), last))
+
+    def _without_beginning(self, text: str) -> str:
+        end = self.open_end(text)
+        return text[:-end] + SCRUBBED if end >= _SHORTEST_BEGINNING else text
 
     def open_end(self, text: str) -> int:
         """How many characters at the end of a text could be the beginning of a secret."""

@@ -1,5 +1,6 @@
 """Providers: what agents can reach through the broker, each a small class with its actions."""
 
+from nanoclaw_broker.excerpt import excerpt
 from nanoclaw_broker.ledger import Kind, UnknownEnd
 from nanoclaw_broker.policy import Level
 from nanoclaw_broker.providers.base import (
@@ -31,4 +32,5 @@ __all__ = [
     "Result",
     "Section",
     "UnknownEnd",
+    "excerpt",
 ]

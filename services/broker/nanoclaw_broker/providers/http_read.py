@@ -9,6 +9,7 @@ import httpcore
 import httpx
 from pydantic import Field, StringConstraints
 
+from nanoclaw_broker.excerpt import CUT, excerpt
 from nanoclaw_broker.providers import (
     Action,
     ActionFailed,
@@ -160,11 +161,13 @@ async def answered(response: httpx.Response, url: httpx.URL, *, body: bool) -> R
     data: dict[str, Any] = {
         "status": response.status_code,
         "url": str(url),
-        "headers": {name: response.headers[name][:500] for name in _SHOWN if name in response.headers},
+        "headers": {name: excerpt(response.headers[name], 500) for name in _SHOWN if name in response.headers},
         "truncated": not whole,
     }
     if body:
         data |= _fitting(read, response.headers.get("content-type", ""), data)
+        if data["truncated"] and "body" in data:
+            data["body"] += CUT
     return Result(data, f"{response.status_code}, {len(read)} bytes{'' if whole else ' and more'}")
 
 

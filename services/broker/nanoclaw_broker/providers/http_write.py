@@ -9,6 +9,7 @@ import httpcore
 import httpx
 from pydantic import Field, JsonValue, SecretStr
 
+from nanoclaw_broker.excerpt import excerpt
 from nanoclaw_broker.ledger import Kind, UnknownEnd
 from nanoclaw_broker.policy import Level
 from nanoclaw_broker.providers.addresses import AllowList, Entry
@@ -195,7 +196,7 @@ class Send(Action[SendParams]):
                 f"{url.host} answers {response.status_code}",
                 next_steps=("read the body, and mend the request",),
                 status=response.status_code,
-                body=str(result.data.get("body", ""))[:1500],
+                body=excerpt(str(result.data.get("body", "")), 1500),
             )
         return result
 

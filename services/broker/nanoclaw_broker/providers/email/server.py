@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
 
+from nanoclaw_broker.excerpt import excerpt
 from nanoclaw_broker.providers.base import ActionFailed, NoReply
 from nanoclaw_broker.providers.email.settings import SECRET, EmailSettings, domain_of
 
@@ -146,4 +147,4 @@ def _refused_recipients(refused: Sequence[object]) -> ActionFailed:
 def _words(text: str) -> str:
     """What a server says, as one line that can be shown."""
     shown = "".join(character if character.isprintable() else " " for character in text)
-    return " ".join(shown.split())[:_MOST_WORDS]
+    return excerpt(" ".join(shown.split()), _MOST_WORDS)

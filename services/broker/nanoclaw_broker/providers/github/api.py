@@ -10,6 +10,7 @@ import httpx
 from pydantic import Field, SecretStr
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 
+from nanoclaw_broker.excerpt import excerpt
 from nanoclaw_broker.providers.base import ActionFailed, NoReply, Section
 
 TOKEN = "github_token"  # noqa: S105  a secret's name
@@ -140,7 +141,7 @@ def _said(response: httpx.Response) -> str:
         text = str(body.get("message", "")) + (f": {details}" if details else "")
     except (ValueError, AttributeError, TypeError, RecursionError):
         text = ""
-    return f"GitHub answers {response.status_code}: {text or 'without saying why'}"[:_MOST_MESSAGE]
+    return excerpt(f"GitHub answers {response.status_code}: {text or 'without saying why'}", _MOST_MESSAGE)
 
 
 def _seconds_to_wait(headers: httpx.Headers) -> int:

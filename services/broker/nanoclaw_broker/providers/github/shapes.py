@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from nanoclaw_broker.excerpt import excerpt
 from nanoclaw_broker.providers.base import NoReply
 
 MOST_TEXT = 8_000
@@ -60,6 +61,4 @@ def shaped(value: Any, shape: Shape) -> Any:
 
 
 def _cut(value: Any) -> Any:
-    if isinstance(value, str) and len(value) > MOST_TEXT:
-        return value[:MOST_TEXT] + " …"
-    return value
+    return excerpt(value, MOST_TEXT) if isinstance(value, str) else value

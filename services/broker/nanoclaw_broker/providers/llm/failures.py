@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from nanoclaw_broker.excerpt import excerpt
 from nanoclaw_broker.providers.base import ActionFailed, FailureMode
 
 MOST_ERROR_BYTES = 64 * 1024
@@ -72,7 +73,7 @@ def of_response(status: int, body: bytes, headers: Mapping[str, str]) -> Refusal
     after = _seconds(headers.get("retry-after", ""))
     if after is not None:
         facts["retry_after_seconds"] = f"{after:g}"
-    return Refusal(no, message[:_MOST_MESSAGE], after, **facts)
+    return Refusal(no, excerpt(message, _MOST_MESSAGE), after, **facts)
 
 
 def of_event(event: Mapping[str, Any]) -> Refusal:
@@ -80,7 +81,8 @@ def of_event(event: Mapping[str, Any]) -> Refusal:
     error = event.get("error")
     error = error if isinstance(error, Mapping) else {}
     no = _BY_TYPE.get(str(error.get("type"))) or _BY_TYPE["api_error"]
-    return Refusal(no, f"within its answer: {str(error.get('message', 'no reason given'))[:_MOST_MESSAGE]}")
+    message = excerpt(str(error.get("message", "no reason given")), _MOST_MESSAGE)
+    return Refusal(no, f"within its answer: {message}")
 
 
 def unreachable(host: str, why: str) -> Refusal:

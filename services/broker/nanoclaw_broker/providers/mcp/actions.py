@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import ConfigDict
 
+from nanoclaw_broker.excerpt import excerpt
 from nanoclaw_broker.ledger import Kind, UnknownEnd
 from nanoclaw_broker.policy import Level
 from nanoclaw_broker.providers.base import (
@@ -106,7 +107,7 @@ class CallTool(Action[Arguments]):
             words = data["text"] or "without a reason"
             raise ActionFailed(
                 "MCP_TOOL_FAILED",
-                f"{self.tool} says that it failed: {words[:_MOST_WORDS]}",
+                f"{self.tool} says that it failed: {excerpt(words, _MOST_WORDS)}",
                 next_steps=("read what it says, and mend the parameters",),
                 cost_micros=self.settings.cost_micros,
             )

@@ -4,6 +4,8 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from nanoclaw_broker.excerpt import excerpt
+
 MOST_SCHEMA = 64 * 1024
 _MOST_PROBLEMS = 10
 _MOST_WORDS = 200
@@ -33,7 +35,7 @@ class Schema:
         try:
             kind.check_schema(document)
         except SchemaError as error:
-            raise SchemaRefused(f"it is not a JSON Schema: {error.message[:_MOST_WORDS]}") from None
+            raise SchemaRefused(f"it is not a JSON Schema: {excerpt(error.message, _MOST_WORDS)}") from None
         # An empty registry: nothing is fetched, whatever it says.
         self._validator = kind(document, registry=Registry())
 
@@ -52,10 +54,10 @@ def _asked(error: Any) -> str:
     """Of what the schema asks, not what was sent."""
     if error.validator == "required":
         missing = [name for name in error.validator_value if name not in error.instance]
-        return f"lacks {', '.join(missing)}"[:_MOST_WORDS]
+        return excerpt(f"lacks {', '.join(missing)}", _MOST_WORDS)
     if error.validator == "additionalProperties":
         return "has members that are not known"
-    return f"must have {error.validator} {json.dumps(error.validator_value)}"[:_MOST_WORDS]
+    return excerpt(f"must have {error.validator} {json.dumps(error.validator_value)}", _MOST_WORDS)
 
 
 def _references(document: Any) -> Iterator[Any]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from pydantic import SecretStr, ValidationError
 
+from nanoclaw_broker.excerpt import excerpt
 from nanoclaw_broker.providers.base import ActionFailed, NoReply
 from nanoclaw_broker.providers.mcp.schema import Schema, SchemaRefused
 from nanoclaw_broker.providers.mcp.settings import ServerSettings
@@ -128,7 +129,7 @@ class ToolServer:
             return NoReply(f"{self.name} did not say what became of it (error {code})")
         return ActionFailed(
             "MCP_REFUSED",
-            f"{self.name} answers: {words[:1000]}",
+            f"{self.name} answers: {excerpt(words, 1000)}",
             next_steps=("mend the parameters, or try again later",),
             in_trouble=code not in (_METHOD_NOT_FOUND, _INVALID_PARAMS),
             mcp_code=code,
@@ -193,7 +194,7 @@ class ToolServer:
 
 
 def _tool(description: str, document: Mapping[str, Any]) -> Tool:
-    description = " ".join(description.split())[:_MOST_DESCRIPTION]
+    description = excerpt(" ".join(description.split()), _MOST_DESCRIPTION)
     try:
         return Tool(description, Schema(document))
     except SchemaRefused as refused:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr
 
+from nanoclaw_broker.excerpt import excerpt
 from nanoclaw_broker.providers.base import ActionFailed
 from nanoclaw_broker.providers.sql.database import DONE, EFFECTS, GIVEN_UP, VOID, Rows
 
@@ -119,13 +120,13 @@ async def _answering(connection: "Connection[Any]") -> AsyncIterator[None]:
         if connection.is_closed():
             raise
         # values that do not fit never left
-        raise ActionFailed("SQL_VALUES", str(error)[:500], next_steps=("mend the values",)) from None
+        raise ActionFailed("SQL_VALUES", excerpt(str(error), 500), next_steps=("mend the values",)) from None
 
 
 def _refused(error: "PostgresError") -> ActionFailed:
     return ActionFailed(
         "SQL_REFUSED",
-        f"the database says: {error.args[0] if error.args else type(error).__name__}"[:1000],
+        excerpt(f"the database says: {error.args[0] if error.args else type(error).__name__}", 1000),
         next_steps=("mend the statement or its values",),
         sqlstate=error.sqlstate or "",
     )

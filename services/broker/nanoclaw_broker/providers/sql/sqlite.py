@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
 
+from nanoclaw_broker.excerpt import excerpt
 from nanoclaw_broker.providers.base import ActionFailed
 from nanoclaw_broker.providers.sql.database import DONE, EFFECTS, GIVEN_UP, VOID, Rows
 
@@ -84,7 +85,7 @@ class Sqlite:
                 raise _unreachable() from None
             raise ActionFailed(
                 "SQL_REFUSED",
-                f"the database says: {error}"[:1000],
+                excerpt(f"the database says: {error}", 1000),
                 next_steps=("mend the statement or its values",),
                 sqlite=code,
             ) from None
@@ -111,7 +112,7 @@ def _guarded(connection: sqlite3.Connection, sql: str, values: Sequence[Any], mo
         cursor = connection.execute(sql, tuple(values))
         found = cursor.fetchmany(most + 1)
     except (sqlite3.ProgrammingError, sqlite3.InterfaceError, OverflowError) as error:
-        raise ActionFailed("SQL_VALUES", str(error)[:500], next_steps=("mend the values",)) from None
+        raise ActionFailed("SQL_VALUES", excerpt(str(error), 500), next_steps=("mend the values",)) from None
     finally:
         connection.set_authorizer(None)
     columns = [column[0] for column in cursor.description or ()]
