@@ -71,7 +71,7 @@ test: $(READY) ## the tests (under two minutes)
 	$(BIN)/python -m pytest -n $$((2 * $$(nproc)))
 
 fuzz: $(READY) ## many more tries of what agents and other sides may write (FUZZ_EXAMPLES=2000; a few minutes)
-	FUZZ_EXAMPLES=$(or $(FUZZ_EXAMPLES),2000) $(BIN)/python -m pytest tests/fuzz tests/broker/test_replies.py --hypothesis-profile=fuzz --timeout 900
+	FUZZ_EXAMPLES=$(or $(FUZZ_EXAMPLES),2000) $(BIN)/python -m pytest tests/fuzz tests/broker/test_replies*.py --hypothesis-profile=fuzz --timeout 900
 
 test-crash: $(READY) ## the crash sweep: services and agents killed at random moments (under ten minutes)
 	$(BIN)/python -m pytest -m crash --timeout 900

@@ -1,18 +1,14 @@
 """Databases of the operator's: reads that can only read, writes on record in the transaction that they are."""
 
 import asyncio
-import os
-import pwd
-import shutil
 import sqlite3
-import subprocess
-import tempfile
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
+from postgres import BIN, postgres
 from pydantic import SecretStr
 
 from nanoclaw_broker.providers import ActionFailed, Effect, Environment, Refused, Result
@@ -21,49 +17,17 @@ from nanoclaw_broker.providers.sql.actions import MOST_ANSWER
 from nanoclaw_broker.providers.sql.database import EFFECTS
 from nanoclaw_core.errors import NanoclawError
 
-BIN = next((path.parent for path in sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), reverse=True)), None)
 PASSWORD = "correct horse battery"
 EFFECT = Effect("01CALL", "developer", "t1")
 
 
-def as_postgres() -> dict[str, Any]:
-    """PostgreSQL refuses to run as root."""
-    if os.getuid() != 0:
-        return {}
-    user = pwd.getpwnam("postgres")
-    return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
-
-
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
-    """A PostgreSQL server of our own, on a unix socket; its URL without a database."""
+    """Its URL without a database."""
     if BIN is None:
         pytest.skip("PostgreSQL is not installed")
-    folder = Path(tempfile.mkdtemp(prefix="nc-pg-", dir="/tmp"))
-    try:
-        shutil.chown(folder, *((as_postgres()["user"], as_postgres()["group"]) if as_postgres() else (os.getuid(),)))
-        (password := folder / "password").write_text(PASSWORD)
-        password.chmod(0o644)
-        data = folder / "data"
-        initdb = [BIN / "initdb", "-D", data, "-U", "owner", f"--pwfile={password}", "-A", "scram-sha-256", "-N"]
-        subprocess.run(initdb, check=True, capture_output=True, cwd=folder, **as_postgres())
-        options = "-c fsync=off -c listen_addresses= -c max_connections=20"
-        running = subprocess.Popen(
-            [BIN / "postgres", "-D", data, "-k", folder, *options.split()],
-            stderr=subprocess.DEVNULL,
-            cwd=folder,
-            **as_postgres(),
-        )
-        try:
-            wait = [BIN / "pg_isready", "-q", "-h", folder, "-U", "owner"]
-            while subprocess.run(wait, check=False).returncode != 0:
-                assert running.poll() is None
-            yield f"postgresql://owner@/postgres?host={folder}"
-        finally:
-            running.terminate()
-            running.wait(10)
-    finally:
-        shutil.rmtree(folder)
+    with postgres(PASSWORD) as url:
+        yield url
 
 
 @pytest.fixture(params=["sqlite", "postgres"])

@@ -67,7 +67,7 @@ class Secrets:
         return SecretStr(self._values[name])
 
     def scrub(self, text: str) -> str:
-        """The text with every secret held replaced, as it is and in the usual encodings, and one that a CUT cut in two."""
+        """The text with every secret held replaced, as it is or in the usual encodings, and what a CUT left of one."""
         if self._pattern is None:
             return text
         text = self._pattern.sub(SCRUBBED, text)

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Protocol
 
 from pydantic import Field, StringConstraints
 
-from nanoclaw_broker.providers.base import Section
+from nanoclaw_broker.providers.base import ActionFailed, Section
 
 EFFECTS = "nanoclaw_effects"
 GIVEN_UP = "read the call: it says what became of it; then ask anew"
@@ -41,6 +41,12 @@ class Rows:
     rows: Sequence[Sequence[Any]] = ()
     affected: int = 0
     whole: bool = True
+
+
+def effect_void() -> ActionFailed:
+    """The call's key was made void, since somebody looked for its effect and it had none."""
+    message = "the call was given up meanwhile; nothing was done"
+    return ActionFailed("EFFECT_VOID", message, next_steps=(GIVEN_UP,))
 
 
 class RemoteDatabase(Protocol):

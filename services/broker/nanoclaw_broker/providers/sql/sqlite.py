@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from nanoclaw_broker.excerpt import excerpt
 from nanoclaw_broker.providers.base import ActionFailed
-from nanoclaw_broker.providers.sql.database import DONE, EFFECTS, GIVEN_UP, VOID, Rows
+from nanoclaw_broker.providers.sql.database import DONE, EFFECTS, VOID, Rows, effect_void
 
 _CREATE = (
     f"CREATE TABLE IF NOT EXISTS {EFFECTS} (effect_key TEXT PRIMARY KEY, outcome TEXT NOT NULL,"
@@ -21,6 +21,10 @@ _MARK = f"INSERT OR IGNORE INTO {EFFECTS} (effect_key, outcome) VALUES (?, ?)"  
 _OUTCOME = f"SELECT outcome FROM {EFFECTS} WHERE effect_key = ?"  # noqa: S608
 _NEVER = frozenset({sqlite3.SQLITE_ATTACH, sqlite3.SQLITE_DETACH, sqlite3.SQLITE_PRAGMA, sqlite3.SQLITE_TRANSACTION})
 _STEPS_BETWEEN_LOOKS = 10_000
+MOST_CELL = 8 * 1024 * 1024
+"""Bytes of one value, of one row, and of whatever a statement computes in between."""
+_MOST_READ = 1024 * 1024
+"""Bytes of all rows: an agent is shown far less."""
 _TROUBLE = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_CANTOPEN", "SQLITE_FULL", "SQLITE_NOTADB", "SQLITE_CORRUPT")
 
 T = TypeVar("T")
@@ -49,9 +53,7 @@ class Sqlite:
             with _transaction(connection):
                 connection.execute(_CREATE)
                 if connection.execute(_MARK, (key, DONE)).rowcount != 1:
-                    raise ActionFailed(
-                        "EFFECT_VOID", "the call was given up meanwhile; nothing was done", next_steps=(GIVEN_UP,)
-                    )
+                    raise effect_void()
                 return _guarded(connection, sql, values, most)
 
         return await asyncio.to_thread(self._with, work)
@@ -74,6 +76,8 @@ class Sqlite:
         except sqlite3.OperationalError:
             raise _unreachable() from None
         end = time.monotonic() + self._seconds
+        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MOST_CELL)
+        connection.text_factory = _text
         connection.set_progress_handler(lambda: time.monotonic() > end, _STEPS_BETWEEN_LOOKS)
         try:
             return work(connection)
@@ -110,13 +114,31 @@ def _guarded(connection: sqlite3.Connection, sql: str, values: Sequence[Any], mo
     connection.set_authorizer(_authorize)
     try:
         cursor = connection.execute(sql, tuple(values))
-        found = cursor.fetchmany(most + 1)
-    except (sqlite3.ProgrammingError, sqlite3.InterfaceError, OverflowError) as error:
+        found, whole = _fetch(cursor, most)
+    except (sqlite3.ProgrammingError, sqlite3.InterfaceError, sqlite3.Warning, OverflowError, UnicodeError) as error:
         raise ActionFailed("SQL_VALUES", excerpt(str(error), 500), next_steps=("mend the values",)) from None
     finally:
         connection.set_authorizer(None)
     columns = [column[0] for column in cursor.description or ()]
-    return Rows(columns, found[:most], connection.total_changes - before, whole=len(found) <= most)
+    cursor.close()  # a statement that still had rows would keep the transaction from its end
+    return Rows(columns, found, connection.total_changes - before, whole=whole)
+
+
+def _fetch(cursor: sqlite3.Cursor, most: int) -> tuple[list[tuple[Any, ...]], bool]:
+    """At most so many rows, and not more than can be shown; whether these are all."""
+    found: list[tuple[Any, ...]] = []
+    size = 0
+    for row in cursor:
+        size += sum(len(value) for value in row if isinstance(value, str | bytes))
+        if len(found) == most or size > _MOST_READ:
+            return found, False
+        found.append(row)
+    return found, True
+
+
+def _text(raw: bytes) -> str:
+    """Texts of a file may be in any encoding, whatever SQLite says."""
+    return raw.decode(errors="replace")
 
 
 def _authorize(action: int, first: str | None, *_: object) -> int:
