@@ -84,9 +84,9 @@ class Assignment(NamedTuple):
         again = f"\n\nYou are started again, because: {self.reason}" if self.reason else ""
         return (
             f"You work on {title}\n\n{self.task.get('description', '')}{again}\n\n"
-            "Work in your group's folder. Whatever you need from outside goes through ext_call. When it is done, hand"
-            " it in: gov_transition to REVIEW, with a reason that sums up what you did. Where you can't go on:"
-            " gov_transition to BLOCKED, with the reason."
+            "Work in your group's folder. Whatever you need from outside goes through the broker: ext_call, or the MCP"
+            " tools ext_*. When it is done, hand it in: gov_transition to REVIEW, with a reason that sums up what you"
+            " did. Where you can't go on: gov_transition to BLOCKED, with the reason."
         )
 
 

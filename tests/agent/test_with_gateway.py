@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from google.protobuf.json_format import MessageToDict
+from pasted import between, paste
 
 from nanoclaw.broker.v1 import broker_pb2 as broker
 from nanoclaw.broker.v1 import broker_pb2_grpc
@@ -213,3 +214,14 @@ async def test_the_client_reads_what_the_gateway_writes(dispatcher: Dispatcher) 
     assert (fenced.status, fenced.code) == ("denied", "STALE_ATTEMPT")
     moved = await asyncio.to_thread(second.transition, "b1", "REVIEW", "done")
     assert moved.ok
+
+
+async def test_the_shell_session_of_the_guide_signs_a_request(dispatcher: Dispatcher) -> None:
+    """As a newcomer would paste it, in a group's standing mailbox; the ledger has the call."""
+    await grant(dispatcher)
+    guide = (Path(__file__).parents[2] / "docs" / "agents.md").read_text()
+    (printed,) = await paste(between(guide, "signing"), {"var/ipc": f"{dispatcher.home}/ipc"})
+    assert '"code":"OK"' in printed
+    stub = dispatcher.stub("broker", broker_pb2_grpc.BrokerServiceStub)
+    calls = (await stub.ListCalls(broker.ListCallsRequest(group="developer"))).calls
+    assert [call.state for call in calls if call.request_id.startswith("shell-")] == [broker.CALL_STATE_EXECUTED]
