@@ -22,6 +22,7 @@ from nanoclaw_broker.providers.mcp import provider
 from nanoclaw_broker.providers.mcp.schema import Schema, SchemaRefused
 from nanoclaw_broker.providers.mcp.server import Pauses, ToolServer
 from nanoclaw_broker.providers.mcp.wire import MOST_ANSWER
+from nanoclaw_broker.secrets import SCRUBBED
 from nanoclaw_core.errors import NanoclawError
 
 EFFECT = Effect("01CALL", "developer", "t1")
@@ -365,3 +366,30 @@ async def test_watchers_are_told_when_a_server_is_found_and_its_schemas_known(
             assert (await watch.read()).revision > before
             assert '"b"' in await schema(broker)
             watch.cancel()
+
+
+async def test_what_a_server_says_of_its_tools_holds_no_secret(home: Path, tmp_path: Path, start: Any) -> None:
+    """It may say what it was given: agents read descriptions, schemas, and refusals that quote them."""
+    (home / "secrets" / "broker").mkdir(parents=True)
+    (home / "secrets" / "broker" / "far_token").touch(0o600)
+    (home / "secrets" / "broker" / "far_token").write_text(TOKEN)
+    (home / "config").mkdir()
+    (home / "config" / "providers.toml").write_text(
+        f"[mcp.servers.far]\ncommand = {json.dumps([sys.executable, mcp_far_side.__file__, str(tmp_path)])}\n"
+        'secrets = {API_TOKEN = "far_token"}\n[mcp.servers.far.tools.indiscreet]\nlevel = "L1"\nkind = "read"\n'
+    )
+    async with start() as broker:
+        await broker.grant("mcp", pb.ACCESS_LEVEL_L1)
+        watch = broker.gateway.WatchCapabilities(pb.WatchCapabilitiesRequest(), timeout=30)
+        while True:
+            await watch.read()
+            listed = str(await broker.founder.ListCapabilities(pb.ListCapabilitiesRequest(group="developer")))
+            if "Says what it was given" in listed:
+                break
+        providers = str(await broker.founder.ListProviders(pb.ListProvidersRequest()))
+        refused = await broker.call("mcp", "far_indiscreet", {"text": "x"})
+        watch.cancel()
+    assert refused.code == "INVALID_PARAMS"
+    for said in (listed, providers, str(refused)):
+        assert TOKEN not in said
+        assert SCRUBBED in said

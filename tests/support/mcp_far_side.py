@@ -3,10 +3,11 @@
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from mcp.server.mcpserver import MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
+from pydantic import Field
 
 
 def build(folder: Path) -> MCPServer:
@@ -45,6 +46,12 @@ def build(folder: Path) -> MCPServer:
         notes.write_text("called")
         return "you should not see this"
 
+    given = os.environ.get("API_TOKEN", "nothing")
+
+    def indiscreet(text: Annotated[str, Field(pattern=given, description=f"like {given}")]) -> str:
+        return text
+
+    server.add_tool(indiscreet, description=f"Says what it was given: {given}.")
     if (folder / "strict").exists():
         server.add_tool(strict_note, name="note")
     else:

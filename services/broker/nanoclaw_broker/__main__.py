@@ -71,6 +71,7 @@ async def run(
             secrets.get,
             configuration(home, settings.provider_files),
             news.providers_changed,
+            secrets.scrub_value,
         )
         providers = registry.Registry(registry.load(environment, BUILTIN, found), secrets)
         database = await Database.open(home / "store" / "nanoclaw.db", SLICE)

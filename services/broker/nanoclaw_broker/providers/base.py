@@ -113,7 +113,8 @@ class Environment:
 
     secret: the value of a secret by name, read when it is needed, so that a reload is in force at once. config: the
     tables of `config/providers.toml` by name. changed: to be called when an action's description or schema is another
-    one than before, so that agents are told; on the event loop.
+    one than before, so that agents are told; on the event loop. scrub: a JSON value without the broker's secrets, for
+    what another side writes into descriptions and schemas; answers and errors are scrubbed anyway.
     """
 
     home: Path
@@ -121,6 +122,7 @@ class Environment:
     secret: Callable[[str], SecretStr] = field(default=lambda name: SecretStr(""))
     config: Mapping[str, Any] = field(default_factory=dict)
     changed: Callable[[], None] = field(default=lambda: None)
+    scrub: Callable[[Any], Any] = field(default=lambda value: value)
 
     def section(self, name: str, model: type[S]) -> S:
         """The table `[name]`, empty where there is none. Raises INVALID_SETTING, naming every field that is wrong."""

@@ -168,7 +168,8 @@ def provider(environment: Environment) -> Provider:
     """The provider. Raises INVALID_SETTING."""
     settings = environment.section("mcp", McpSettings)
     servers = tuple(
-        ToolServer(name, given, environment.secret, environment.changed) for name, given in settings.servers.items()
+        ToolServer(name, given, environment.secret, environment.changed, environment.scrub)
+        for name, given in settings.servers.items()
     )
     tools = [_action(server, tool, given) for server in servers for tool, given in server.settings.tools.items()]
 

@@ -53,12 +53,14 @@ class ToolServer:
     """A server by its name in the configuration.
 
     secret: the value of a secret by name. changed: called when it is connected, as its tools may be others than before.
+    scrub: takes secrets out of what it says of its tools, as it may say what it was given.
     """
 
     name: str
     settings: ServerSettings
     secret: Callable[[str], SecretStr]
     changed: Callable[[], None] = field(default=lambda: None)
+    scrub: Callable[[Any], Any] = field(default=lambda value: value)
     pauses: Pauses = field(default_factory=Pauses)
     monotonic: Callable[[], float] = time.monotonic
     tools: Mapping[str, Tool] = field(default_factory=dict)
@@ -186,7 +188,7 @@ class ToolServer:
             page = await client.list_tools(cursor=cursor)
             for tool in page.tools:
                 if tool.name in self.settings.tools:
-                    found[tool.name] = _tool(tool.description or "", tool.input_schema)
+                    found[tool.name] = _tool(self.scrub(tool.description or ""), self.scrub(tool.input_schema))
             cursor = page.next_cursor
             if cursor is None:
                 break
