@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 import grpc.aio
 import pytest
+from point import Point
 
 from nanoclaw.broker.v1 import broker_pb2 as pb
 from nanoclaw.broker.v1 import broker_pb2_grpc
@@ -152,22 +153,6 @@ class Counter:
 
     def locked(self, _: Environment) -> Provider:
         return Provider("locked", "needs a secret", (self.look,), required_secrets=("locked_token",))
-
-
-class Point(EntryPoint):
-    """An entry point that needs no installed package."""
-
-    def __new__(cls, name: str, made: Callable[[Environment], Provider]) -> "Point":
-        point = super().__new__(cls)
-        EntryPoint.__init__(point, name, f"test:{name}", "nanoclaw.providers")
-        vars(point)["made"] = made
-        return point
-
-    def __init__(self, name: str, made: Callable[[Environment], Provider]) -> None:
-        """All done."""
-
-    def load(self) -> Any:
-        return vars(self)["made"]
 
 
 @pytest.fixture

@@ -27,6 +27,7 @@ START_SECONDS = 5.0
 _CONNECT_SECONDS = 20.0
 _STEADY_SECONDS = 60.0
 _MOST_PAGES = 50
+_LATER = "send it again later"
 _MOST_DESCRIPTION = 1000
 _METHOD_NOT_FOUND, _INVALID_PARAMS, _INVALID_REQUEST = -32601, -32602, -32600
 
@@ -123,9 +124,13 @@ class ToolServer:
     def _meaning(self, code: int, words: str, *, mutating: bool) -> Exception:
         from nanoclaw_broker.providers.mcp.wire import NOT_SENT
 
-        if code == NOT_SENT or (code == _INVALID_REQUEST and words == "Session terminated"):
+        if code == NOT_SENT:
             self._ended.set()
             return self._unreachable("it does not answer")
+        if code == _INVALID_REQUEST and words == "Session terminated":
+            self._ended.set()
+            message = f"the MCP server {self.name} does not know the connection any more; nothing was done"
+            return ActionFailed("MCP_UNREACHABLE", message, next_steps=(_LATER,), in_trouble=True)
         if mutating and code not in (_METHOD_NOT_FOUND, _INVALID_PARAMS):
             # Without its words: where an answer can't be parsed they are the library's, and hold pieces of it.
             return NoReply(f"{self.name} did not say what became of it (error {code})")
@@ -139,7 +144,7 @@ class ToolServer:
 
     def _unreachable(self, why: str) -> ActionFailed:
         message = f"the MCP server {self.name} is not connected: {why}; nothing was sent"
-        return ActionFailed("MCP_UNREACHABLE", message, next_steps=("send it again later",), in_trouble=True)
+        return ActionFailed("MCP_UNREACHABLE", message, next_steps=(_LATER,), in_trouble=True)
 
     async def _keep(self) -> None:
         """Connected for ever, with pauses that grow while it keeps failing."""

@@ -5,28 +5,28 @@ Imported at the first connection: the `mcp` package costs 30 MB.
 
 import asyncio
 import logging
-import os
+import secrets as random
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
 from typing import Any
 
 import anyio
 import httpx2
 from mcp.client.client import Client
-from mcp.client.stdio import StdioServerParameters, stdio_client
 from mcp.client.streamable_http import streamable_http_client
 from mcp_types import Implementation
 from pydantic import SecretStr
 
+from nanoclaw_broker.providers.mcp import stdio
 from nanoclaw_broker.providers.mcp.settings import ServerSettings
 
 # The library logs what it can't parse, whatever it holds; and what is wrong is told by errors.
 for _name in ("mcp", "client"):
     logging.getLogger(_name).setLevel(logging.CRITICAL + 1)
 
-NOT_SENT = -31_001
-"""Our own code, of an error that says that a request never left."""
+NOT_SENT = -10_000_000 - random.randbelow(10**12)
+"""Our own code, of an error that says that a request never left; no server can know it, nor pretend."""
 MOST_ANSWER = 4 * 1024 * 1024
 _CONNECT_SECONDS, _READ_SECONDS = 5.0, 60.0
 
@@ -37,16 +37,11 @@ def client(settings: ServerSettings, secret: Callable[[str], SecretStr], ended: 
     return Client(_watched(opened, ended), cache=None, client_info=Implementation(name="nanoclaw-broker", version="1"))
 
 
-@asynccontextmanager
-async def _stdio(settings: ServerSettings, secret: Callable[[str], SecretStr]) -> AsyncIterator[Any]:
-    """The child gets PATH, HOME and the like, and what is configured; what it says on stderr is nobody's."""
+def _stdio(settings: ServerSettings, secret: Callable[[str], SecretStr]) -> AbstractAsyncContextManager[Any]:
+    """The child gets PATH, HOME and the like, and what is configured."""
     environment = {**settings.environment}
     environment |= {name: secret(given).get_secret_value() for name, given in settings.secrets.items()}
-    program, *arguments = settings.command
-    parameters = StdioServerParameters(command=program, args=arguments, env=environment, cwd=settings.folder)
-    with open(os.devnull, "w") as nowhere:  # noqa: PTH123, ASYNC230 - nothing is read or written there
-        async with stdio_client(parameters, errlog=nowhere) as streams:
-            yield streams
+    return stdio.opened(settings.command, environment, settings.folder, MOST_ANSWER)
 
 
 @asynccontextmanager

@@ -9,9 +9,9 @@ from pydantic import Field, StringConstraints
 from nanoclaw_broker.providers.base import ActionFailed, Section
 
 EFFECTS = "nanoclaw_effects"
-GIVEN_UP = "read the call: it says what became of it; then ask anew"
 """The table, in the remote database, with one row for each effect; it is made at the first write."""
 DONE, VOID = "done", "void"
+GIVEN_UP = "read the call: it says what became of it; then ask anew"
 
 
 class DatabaseSection(Section):
