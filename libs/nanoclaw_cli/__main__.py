@@ -33,7 +33,7 @@ from nanoclaw_cli import (
 from nanoclaw_cli.invocation import DEFAULT_HOME
 from nanoclaw_cli.output import console, say_error
 from nanoclaw_core import VERSION
-from nanoclaw_core.errors import NanoclawError
+from nanoclaw_core.errors import NanoclawError, file_failed
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -125,6 +125,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         app(given, prog_name="nanoclaw")
     except NanoclawError as error:
         say_error(error, "--json" in given)
+        sys.exit(1)
+    except OSError as error:
+        say_error(file_failed(error), "--json" in given)
         sys.exit(1)
 
 

@@ -7,6 +7,7 @@ import typer
 from nanoclaw.broker.v1 import broker_pb2 as pb
 from nanoclaw_cli.channels import broker, pages
 from nanoclaw_cli.invocation import command, current
+from nanoclaw_cli.known_groups import warn_unless_known
 from nanoclaw_cli.output import Columns, say, say_json, show, show_list
 from nanoclaw_cli.words import GATES, LEVELS, moment, when
 
@@ -79,6 +80,7 @@ async def grant(
     async with broker() as stub:
         capability = (await stub.Grant(request)).capability
     show(capability, _fields(capability), "granted")
+    await warn_unless_known(group, "nobody can use the grant")
 
 
 @command(app, mutates=True)

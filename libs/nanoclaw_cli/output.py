@@ -9,7 +9,8 @@ from typing import Any
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 from rich import box
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
@@ -38,11 +39,29 @@ PIPED_WIDTH = 200
 """Columns where there is no terminal to fit into: enough that nothing is cut."""
 
 
-def console() -> Console:
+_UNSEEN = {
+    **{code: chr(0x2400 + code) for code in range(32) if chr(code) not in "\t\n"},
+    127: "␡",
+    **dict.fromkeys([*range(0x80, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A)], "\ufffd"),
+}
+"""What would steer a terminal or turn its text around, by what is shown for it: agents choose titles and reasons."""
+
+
+class Terminal(Console):
+    """A Rich console on which nothing that somebody wrote can act."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """See Console."""
+        for segment in super().render(renderable, options):
+            text = segment.text.translate(_UNSEEN) if segment.control is None else segment.text
+            yield segment if text == segment.text else Segment(text, segment.style)
+
+
+def console(*, stderr: bool = False) -> Console:
     """Where people read."""
-    if sys.stdout.isatty():
-        return Console(highlight=False)
-    return Console(highlight=False, width=int(os.environ.get("COLUMNS", PIPED_WIDTH)))
+    if (sys.stderr if stderr else sys.stdout).isatty():
+        return Terminal(highlight=False, stderr=stderr)
+    return Terminal(highlight=False, stderr=stderr, width=int(os.environ.get("COLUMNS", PIPED_WIDTH)))
 
 
 def as_dict(message: Message) -> dict[str, Any]:
@@ -110,14 +129,19 @@ def say_error(error: NanoclawError, as_json: bool) -> None:
     if as_json:
         say_line({"error": error_dict(error)})
         return
-    out = Console(stderr=True, highlight=False, soft_wrap=True)
+    out = console(stderr=True)
     several = error.violations if len(error.violations) > 1 else ()
     own = "" if any(error.next_step == one.next_step for one in several) else error.next_step
     step = f"; next step: {as_typed(own)}" if own else ""
-    out.print(Text.assemble(("error ", "bold red"), f"{error.reason}: {error.message}{step}"))
+    out.print(Text.assemble(("error ", "bold red"), f"{error.reason}: {error.message}{step}"), soft_wrap=True)
     for violation in several:
         after = f" → {as_typed(violation.next_step)}" if violation.next_step else ""
-        out.print(Text(f"  {violation.code}: {violation.message}{after}"))
+        out.print(Text(f"  {violation.code}: {violation.message}{after}"), soft_wrap=True)
+
+
+def say_warning(text: str) -> None:
+    """A line for people beside an answer, which stays as it is."""
+    console(stderr=True).print(Text.assemble(("warning ", "bold yellow"), text), soft_wrap=True)
 
 
 def error_dict(error: NanoclawError) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from nanoclaw_cli.processes import is_process, process_start, signal_process
 from nanoclaw_cli.services import SERVICES, Service
 from nanoclaw_core.errors import Kind, NanoclawError
 from nanoclaw_rpc import Tls, connect
+from nanoclaw_rpc.process import NEXT_STEP
 
 log = structlog.get_logger()
 
@@ -112,11 +113,13 @@ class Supervisor:
 
     async def _require_serving(self, service: Service) -> None:
         if not await self._serves(service):
+            why, _, step = self._why(service).partition(NEXT_STEP)
+            read = f"read {service.log(self.home)}"
             raise NanoclawError(
                 Kind.UNAVAILABLE,
                 "SERVICE_DID_NOT_START",
-                f"{service.name} does not serve: {self._why(service)}",
-                next_step=f"read {service.log(self.home)}",
+                f"{service.name} does not serve: {why.removeprefix(f'{service.name}: ')}",
+                next_step=f"{step}; or {read}" if step else read,
             )
 
     def _why(self, service: Service) -> str:

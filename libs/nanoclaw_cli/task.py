@@ -8,6 +8,7 @@ from nanoclaw.governance.v1 import governance_pb2 as pb
 from nanoclaw_cli import task_view
 from nanoclaw_cli.channels import governance, pages
 from nanoclaw_cli.invocation import command, current
+from nanoclaw_cli.known_groups import warn_unless_known
 from nanoclaw_cli.output import say, say_json, show, show_list
 from nanoclaw_cli.words import GATES, PRIORITIES, RISKS, SCOPES, STATES, TYPES, as_typed, moment
 
@@ -66,6 +67,7 @@ async def create(
             )
             task = (await stub.TransitionTask(moving)).task
     show(task, task_view.fields(task), f"created {task.id}")
+    await warn_unless_known(group, "the task is blocked once it is READY")
 
 
 @command(app)
@@ -116,6 +118,7 @@ async def assign(
     async with governance() as stub:
         task = (await stub.AssignTask(request)).task
     show(task, task_view.fields(task))
+    await warn_unless_known(group, "the task is blocked once it is READY")
 
 
 @command(app, mutates=True)

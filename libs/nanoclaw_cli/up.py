@@ -86,7 +86,11 @@ def _signals() -> Iterator[list[int]]:
 async def stop() -> None:
     """Stops the services: SIGTERM, a grace, SIGKILL. They stay stopped until `nanoclaw up`."""
     home = current().home
-    desired.want(home, desired.STOPPED)
+    unsaid: OSError | None = None
+    try:
+        desired.want(home, desired.STOPPED)
+    except OSError as error:  # a full disk: it must be possible to stop all the same
+        unsaid = error
     running = read_state(home)
     if "supervisor" in running:
         _end(running["supervisor"], STOP_GRACE_SECONDS * len(SERVICES) + 5)
@@ -97,6 +101,8 @@ async def stop() -> None:
         say_json({"stopped": sorted(set(running) - {"supervisor"})})
     else:
         say("stopped" if running else f"nothing is running for {home}")
+    if unsaid is not None:
+        raise unsaid
 
 
 def _end(process: tuple[int, str], grace: float) -> None:
@@ -136,7 +142,10 @@ def _refusal(error: Any, log: Path) -> NanoclawError:
     if isinstance(error, dict):
         return NanoclawError(Kind(error["kind"]), error["reason"], error["message"], next_step=error["next_step"])
     return NanoclawError(
-        Kind.UNAVAILABLE, "DID_NOT_START", f"the services did not start: {last_line(log)}", next_step=f"read {log}"
+        Kind.UNAVAILABLE,
+        "DID_NOT_START",
+        f"the services did not start: {last_line(log) or 'they said nothing'}",
+        next_step=f"read {log}",
     )
 
 

@@ -96,6 +96,19 @@ def denied(reason: str, message: str, next_step: str, **facts: Any) -> NanoclawE
 
 
 def not_found(noun: str, name: str, field: str, next_step: str) -> NanoclawError:
-    """An absent thing: `{NOUN}_NOT_FOUND`. field: of the request, the one that names it."""
+    """An absent thing: `{NOUN}_NOT_FOUND`. field: of the request, the one that names it; empty, it is INVALID_FIELD."""
+    if not name:
+        return invalid(field, "is required", next_step)
     reason, message = f"{noun.upper().replace(' ', '_')}_NOT_FOUND", f"{field}: there is no {noun} {name!r}"
     return NanoclawError(Kind.NOT_FOUND, reason, message, next_step=next_step, field=field, name=name)
+
+
+def file_failed(error: OSError) -> NanoclawError:
+    """A file that can't be read or written: FILE_FAILED, with its name and what the system says."""
+    where = f"{error.filename}: " if error.filename else ""
+    return NanoclawError(
+        Kind.UNAVAILABLE,
+        "FILE_FAILED",
+        f"{where}{(error.strerror or str(error)).lower()}",
+        next_step="see that it is there, that this user may write it, and that its disk has room",
+    )

@@ -20,6 +20,9 @@ from nanoclaw_telemetry import context as traces
 
 Concern = Callable[[Proceed], Proceed]
 
+REFLECTION = "grpc.reflection."
+"""Its clients show an error's message, and not its details."""
+
 
 @dataclass(frozen=True, slots=True)
 class Method:
@@ -89,7 +92,8 @@ def errors(method: Method, log: Any) -> Concern:
             try:
                 return await proceed(request, call)
             except NanoclawError as error:
-                refuse(call, opaque(error, method, log) if error.kind is Kind.INTERNAL else error)
+                seen = opaque(error, method, log) if error.kind is Kind.INTERNAL else error
+                refuse(call, seen, in_words=method.service.startswith(REFLECTION))
             except asyncio.CancelledError as error:
                 task = asyncio.current_task()
                 if call.stopping and task is not None:
@@ -110,12 +114,15 @@ def errors(method: Method, log: Any) -> Concern:
     return wrap
 
 
-def refuse(call: Call, error: NanoclawError) -> None:
-    """Sets the call's status to the error's; what is returned afterwards is not sent."""
+def refuse(call: Call, error: NanoclawError, *, in_words: bool = False) -> None:
+    """Sets the call's status to the error's; what is returned afterwards is not sent.
+
+    in_words: the message says the next step too, for clients that show nothing else.
+    """
     call.error = error
     status = to_status(error)
     call.context.set_code(CODES[error.kind])
-    call.context.set_details(status.message)
+    call.context.set_details(f"{status.message}: {error.next_step}" if in_words else status.message)
     call.context.set_trailing_metadata(((DETAILS_KEY, status.SerializeToString()),))
 
 

@@ -164,6 +164,9 @@ _NO_CONNECTION = (
         "HANDSHAKE_REFUSED",
         "the server uses TLS and does not take clear text, or not your certificate; its log says why",
     ),
+    ("Connection refused", "NOT_LISTENING", "see that the service runs, and that this is its address"),
+    ("No such file or directory", "NOT_LISTENING", "see that the service runs, and that this is its address"),
+    ("timed out", "NO_ANSWER", "see that the service runs and the machine is not overloaded, then try again"),
 )
 """What grpc says of a connection that was not made: UNAVAILABLE still, for a rotation under way passes."""
 

@@ -48,6 +48,8 @@ class Governance(governance_pb2_grpc.GovernanceServiceServicer):
         self.live: dict[str, list[gov.Gate.ValueType]] = {}
         self.asked: list[str] = []
         self.behind = 0
+        self.no_products: set[str] = set()
+        self.named: dict[str, str] = {}
         self.on_get: Callable[[], Awaitable[Any] | None] = lambda: None
 
     def put(self, id: str, **fields: Any) -> gov.Task:
@@ -65,6 +67,11 @@ class Governance(governance_pb2_grpc.GovernanceServiceServicer):
         if request.task_id not in self.tasks:
             raise not_found("task", request.task_id, "task_id", "list them")
         return gov.GetTaskResponse(task=self.tasks[request.task_id])
+
+    async def GetProduct(self, request: Any, context: Any) -> gov.GetProductResponse:
+        if request.product_id in self.no_products:
+            raise not_found("product", request.product_id, "product_id", "list them")
+        return gov.GetProductResponse(product=gov.Product(id=self.named.get(request.product_id, request.product_id)))
 
     async def ListApprovals(self, request: Any, context: Any) -> gov.ListApprovalsResponse:
         behind, self.behind = self.behind, 0

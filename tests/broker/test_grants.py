@@ -100,6 +100,26 @@ async def test_granting_again_renews(broker: Any) -> None:
     assert [one.capability.product_id for one in listed.capabilities] == ["", "p1"]
 
 
+async def test_a_grant_is_for_a_product_that_there_is(broker: Any, governance: Any) -> None:
+    """A misspelt product would grant nothing, silently: it is refused. A name stands for the product's id."""
+    governance.no_products.add("atals")
+    with pytest.raises(NanoclawError) as raised:
+        await broker.grant("count", L2, product_id="atals")
+    assert (raised.value.kind, raised.value.reason) == (Kind.NOT_FOUND, "PRODUCT_NOT_FOUND")
+    assert not (await broker.founder.ListCapabilities(pb.ListCapabilitiesRequest())).capabilities
+    governance.named["Atlas"] = "p-1"
+    assert (await broker.grant("count", L2, product_id="Atlas")).product_id == "p-1"
+
+
+async def test_a_grant_for_a_product_needs_governance(broker: Any, governance_server: Any) -> None:
+    """Nobody else knows whether there is one; a grant for all of them goes on."""
+    await governance_server.stop()
+    with pytest.raises(NanoclawError) as raised:
+        await broker.grant("count", L2, product_id="atlas")
+    assert (raised.value.kind, raised.value.reason) == (Kind.UNAVAILABLE, "GOVERNANCE_UNAVAILABLE")
+    assert (await broker.grant("count", L2)).active
+
+
 async def test_the_same_grant_request_is_made_once(broker: Any) -> None:
     """The same request_id answers the same; with another body it is refused."""
     request = pb.GrantRequest(request_id="once", group="developer", provider="count", access_level=L2)

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from nanoclaw.dispatcher.v1 import dispatcher_pb2
 from nanoclaw.governance.v1 import governance_pb2 as pb
 from nanoclaw_core.errors import Kind, NanoclawError, Violation
 
@@ -37,6 +38,46 @@ async def test_hints_name_values_as_the_command_takes_them(nanoclaw: Any, far_si
     assert ran.err == "error INVALID_FIELD: wrong; next step: choose one of BUG, RevOps\n"
     ran = await nanoclaw("task", "create", "T", "--json")
     assert ran.json["error"]["violations"][0]["next_step"] == "choose one of BUG, RevOps"
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+async def test_a_group_that_nobody_configured_is_said_beside_the_answer(
+    nanoclaw: Any, far_side: Any, as_json: bool
+) -> None:
+    """Created, assigned, granted: the answer stays as it is, and stderr names the groups that there are."""
+    far_side.answers["ListGroups"] = dispatcher_pb2.ListGroupsResponse(
+        groups=[dispatcher_pb2.Group(name="main"), dispatcher_pb2.Group(name="developer")]
+    )
+    json = ("--json",) if as_json else ()
+    for arguments in (
+        ("task", "create", "T", "-g", "develper"),
+        ("task", "assign", "t1", "develper"),
+        ("grant", "develper", "json", "L1"),
+    ):
+        ran = await nanoclaw(*arguments, *json)
+        assert ran.code == 0
+        assert ran.err.startswith("warning UNKNOWN_GROUP: no group 'develper' is configured, so ")
+        assert ran.err.endswith("; here are developer, main\n")
+        assert not as_json or ran.json
+    for arguments in (
+        ("task", "create", "T", "-g", "developer"),
+        ("task", "create", "T"),
+        ("task", "assign", "t", "main"),
+    ):
+        assert (await nanoclaw(*arguments)).err == ""
+
+
+async def test_nothing_that_an_agent_wrote_acts_on_the_terminal(nanoclaw: Any, far_side: Any) -> None:
+    """Escape sequences, bells and characters that turn the text around are shown, not carried out."""
+    title = "a\x1b[31mred\x1b]0;title\x07 \u202eabc\u202c \x9b1m"
+    far_side.answers["ListTasks"] = pb.ListTasksResponse(tasks=[pb.Task(id="t1", title=title)])
+    far_side.answers["GetTask"] = pb.GetTaskResponse(task=pb.Task(id="t1", title=title, state_reason=title))
+    for arguments in (("task", "list"), ("task", "get", "t1")):
+        ran = await nanoclaw(*arguments)
+        assert "␛[31mred" in ran.out
+        assert not {"\x1b", "\x07", "\u202e", "\u202c", "\x9b"} & set(ran.out)
+    far_side.answers["GetTask"] = NanoclawError(Kind.NOT_FOUND, "X", f"no {title}", next_step="none")
+    assert "␛[31mred" in (await nanoclaw("task", "get", "t1")).err
 
 
 async def test_create_takes_words_and_a_product_by_name(nanoclaw: Any, far_side: Any) -> None:

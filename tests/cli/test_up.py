@@ -154,6 +154,44 @@ async def test_a_service_that_does_not_start_fails_the_whole_with_its_last_line(
 
 
 @pytest.mark.system
+async def test_why_a_service_did_not_start_comes_with_its_own_next_step(
+    nanoclaw_process: Callable[..., Command], home: Path
+) -> None:
+    """What the service advises first, its log after that."""
+    (home / "fake").mkdir()
+    (home / "fake" / "gateway").write_text("dies-with-advice")
+    _, _, err = await asyncio.to_thread(nanoclaw_process("up", "--no-ports").end)
+    log = home / "logs" / "gateway.log"
+    assert err == (
+        "error SERVICE_DID_NOT_START: gateway does not serve: TAKEN: can't start;"
+        f" next step: take another port; or read {log}\n"
+    )
+
+
+async def test_stop_stops_on_a_disk_that_takes_nothing_more(
+    up: Command, nanoclaw_process: Callable[..., Command], home: Path
+) -> None:
+    """That it was wanted can't be kept then, which is said; the services end."""
+    running = read_state(home)
+    (home / "run" / "desired.tmp").mkdir()  # what writing it would need
+    code, out, err = await asyncio.to_thread(nanoclaw_process("stop").end)
+    assert (code, out) == (1, "stopped\n")
+    assert err.startswith(f"error FILE_FAILED: {home}/run/desired.tmp: is a directory; next step: ")
+    assert not any(is_process(*one) for one in running.values())
+
+
+@pytest.mark.parametrize("arguments", [("up",), ("up", "--detach"), ("demo",), ("stop",)])
+async def test_a_home_that_is_no_folder_is_refused_in_one_line(
+    nanoclaw: Any, tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    """With the file's name and what to do; no traceback."""
+    (tmp_path / "file").touch()
+    ran = await nanoclaw("--home", str(tmp_path / "file"), *arguments)
+    assert ran.code == 1
+    assert ran.err.startswith(f"error FILE_FAILED: {tmp_path}/file/")
+    assert ran.err.count("\n") == 1
+
+
 async def test_detached_it_answers_once_it_serves_and_stop_ends_it(
     nanoclaw_process: Callable[..., Command], home: Path
 ) -> None:

@@ -87,6 +87,13 @@ def test_a_missing_thing_is_named_by_the_field_that_asked_for_it() -> None:
     assert (error.next_step, dict(error.facts)) == ("list them with ListTasks", {"field": "task_id", "name": "t-404"})
 
 
+def test_a_name_that_was_left_out_is_a_field_that_is_required() -> None:
+    """Nothing was looked for."""
+    error = not_found("task", "", "task_id", "list them with ListTasks")
+    assert (error.kind, str(error)) == (Kind.INVALID, "INVALID_FIELD: task_id: is required")
+    assert error.violations[0].next_step == "list them with ListTasks"
+
+
 def test_a_violation_s_step_is_the_error_s_where_it_has_none_of_its_own() -> None:
     """Said once, it is found in both places."""
     assert invalid("gate", "is none", "choose one").next_step == "choose one"

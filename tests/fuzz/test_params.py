@@ -43,6 +43,9 @@ FITTING: dict[str, list[Any]] = {
     "expression": ["x", "x[?a]", "[" * 50, f"'{MARK}'"],
 }  # fmt: skip
 
+NAMES: dict[str, list[Any]] = {"service": ["governance", "../etc", "", 1, []]}
+"""Fields that name something of ours, which a summary shows: no words of an agent's."""
+
 
 @settings(deadline=None)
 @given(nearly_json | damaged(values.map(dumped)))
@@ -82,10 +85,14 @@ def asked(draw: st.DrawFn) -> tuple[str, str, dict[str, Any]]:
     anything = values | numbers | texts | st.just(MARK)
 
     def fitting(field: str) -> st.SearchStrategy[Any]:
+        if field in NAMES:
+            return st.sampled_from(NAMES[field])
         return st.sampled_from(FITTING[field]) if field in FITTING else st.sampled_from([MARK, [], {}, 1, True])
 
     required = {field for field in properties if draw(st.integers(0, 9)) or field in FITTING}
-    params = {field: draw(fitting(field) if draw(st.integers(0, 5)) else anything) for field in required}
+    params = {
+        field: draw(fitting(field) if draw(st.integers(0, 5)) or field in NAMES else anything) for field in required
+    }
     if not draw(st.integers(0, 9)):
         params[draw(texts)] = draw(anything)
     return name, action_name, params

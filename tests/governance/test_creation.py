@@ -77,6 +77,18 @@ async def test_id_and_name_of_a_product_must_agree(kernel, refused) -> None:
         await kernel.create(product_id=shop.id, product="Site")
 
 
+@pytest.mark.parametrize("title", ["two\nlines", "a\x1b[31mred", "bell\x07", "nul\x00", "c1\x9b31m", "tab\there"])
+async def test_a_title_is_one_line_that_can_stand_anywhere(kernel, people, refused, title: str) -> None:
+    """Tasks' titles and products' names: no control characters; every other one of Unicode."""
+    with refused("INVALID_FIELD"):
+        await kernel.create(title=title)
+    with refused("INVALID_FIELD"):
+        await kernel.product(title)
+    task = await kernel.create(title="名前 🎉 naïve\u00a0e\u0301 — “quoted”")
+    with refused("INVALID_FIELD"):
+        await kernel.update(people.admin, task, title=title)
+
+
 async def test_an_unknown_or_killed_product_gets_no_tasks(kernel, people, refused) -> None:
     """A paused one does: they wait in READY."""
     with refused("UNKNOWN_PRODUCT"):

@@ -41,6 +41,16 @@ async def test_unavailable_is_tried_again_with_the_same_request(serve, dial, spe
     assert headers[0].get("traceparent") == headers[1].get("traceparent")
 
 
+async def test_where_nobody_listens_the_error_says_what_to_look_at(socket_dir, dial):
+    """A port that refuses, a socket that is not there."""
+    for address in ("127.0.0.1:1", f"unix:{socket_dir}/none.sock"):
+        stub = stubs.GovernanceServiceStub(dial(address, attempts=1))
+        with pytest.raises(NanoclawError) as caught:
+            await stub.GetTask(pb.GetTaskRequest())
+        assert (caught.value.kind, caught.value.reason) == (Kind.UNAVAILABLE, "NOT_LISTENING")
+        assert "that the service runs" in caught.value.next_step
+
+
 async def test_after_the_last_attempt_the_error_itself_is_raised(serve, dial, spec, puppet):
     """Not tenacity's."""
     puppet.on_get = Failing(UNAVAILABLE, 99, None)

@@ -36,6 +36,41 @@ def test_a_service_runs_on_uvloop_and_freezes_what_it_has_loaded() -> None:
     assert done.stdout.split() == ["uvloop", "True"]
 
 
+@pytest.mark.parametrize(
+    ("raised", "code", "last"),
+    [
+        ("pass", 0, ""),
+        (
+            "raise NanoclawError(Kind.UNAVAILABLE, 'TAKEN', 'taken', next_step='take another')",
+            1,
+            "broker: TAKEN: taken; next step: take another",
+        ),
+        (
+            "open('/nowhere/at/all')",
+            1,
+            "broker: FILE_FAILED: /nowhere/at/all: no such file or directory; next step: see that it is there, that"
+            " this user may write it, and that its disk has room",
+        ),
+    ],
+)
+def test_why_a_service_ends_is_its_last_line(raised: str, code: int, last: str) -> None:
+    """The supervisor shows that line; a refusal comes without a traceback."""
+    program = f"""
+import sys
+from nanoclaw_core.errors import Kind, NanoclawError
+from nanoclaw_rpc.process import exit_code
+
+def work():
+    {raised}
+
+sys.exit(exit_code("broker", work))
+"""
+    done = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True, text=True)
+    assert done.returncode == code
+    assert (done.stderr.splitlines() or [""])[-1] == last
+    assert ("Traceback" in done.stderr) is ("open" in raised)
+
+
 async def test_garbage_made_later_is_still_found(thresholds: tuple[int, int, int]) -> None:
     """Frozen is only what was there."""
     settle()

@@ -198,6 +198,19 @@ async def requests(*sent):
 LIST = reflection_pb2.ServerReflectionRequest(list_services="*")
 
 
+async def test_who_may_not_ask_reflection_is_told_the_next_step_in_the_message_itself(serve, dial, spec):
+    """grpcurl shows nothing else of a failed reflection: neither reason nor links."""
+    server = await serve(spec)
+    async with grpc.aio.insecure_channel(server.addresses[0]) as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            async for _ in reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(requests(LIST)):
+                pass
+    assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
+    said = caught.value.details()
+    assert said.startswith("no authorization header: send one header `authorization: Bearer TOKEN`; ")
+    assert "secrets/operators/founder.token" in said
+
+
 async def test_reflection_lists_the_services_for_any_credential(serve, dial, spec):
     """grpcurl works with a viewer's token too; v1alpha and v1 alike."""
     server = await serve(spec)

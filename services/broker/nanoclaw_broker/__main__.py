@@ -38,7 +38,7 @@ from nanoclaw_broker.voting import Voting
 from nanoclaw_core.clock import to_text, utc_now
 from nanoclaw_core.errors import NanoclawError
 from nanoclaw_rpc import Credentials, Server, connect, serve_until_signalled
-from nanoclaw_rpc.process import run_process
+from nanoclaw_rpc.process import exit_code, run_process
 from nanoclaw_store import Database
 from nanoclaw_telemetry import Telemetry, off, setup
 
@@ -110,7 +110,7 @@ async def run(
             await relaying.restore()
             background.append(asyncio.create_task(reconciler.run()))
             background.append(asyncio.create_task(lapsing.run()))
-            grants = Grants(database, providers, news)
+            grants = Grants(database, providers, news, tasks.product)
             kill_switch = KillSwitch(database, providers, news.tell)
             runtime = RuntimeServicer(Budgets(database, settings.limits))
             voting = Voting(broker, tasks, seal, settings.limits)
@@ -156,14 +156,12 @@ def _reload(secrets: Secrets, news: News) -> None:
 def main(environ: Mapping[str, str] = os.environ) -> int:
     """The exit code."""
     withhold()
-    try:
-        settings = read(environ)
-        telemetry = setup("broker", environ)
+
+    def serve() -> None:
+        settings, telemetry = read(environ), setup("broker", environ)
         run_process(lambda ready: run(settings, telemetry=telemetry, ready=ready))
-    except NanoclawError as error:
-        print(f"broker: {error}; {error.next_step}", file=sys.stderr)  # noqa: T201
-        return 1
-    return 0
+
+    return exit_code("broker", serve)
 
 
 if __name__ == "__main__":

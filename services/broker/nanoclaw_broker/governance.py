@@ -1,4 +1,4 @@
-"""What the broker asks of governance: the task that a call is for, and its live approvals."""
+"""What the broker asks of governance: the task that a call is for, its live approvals, a grant's product."""
 
 import time
 from collections.abc import Callable
@@ -66,6 +66,17 @@ class GovernanceTasks:
                 return Reading(replace(task, live_gates=gates), at)
         raise _unavailable(f"task {task_id} changes faster than it can be read")
 
+    async def product(self, named: str) -> str:
+        """The id of a product that is named by its id or its name. Raises PRODUCT_NOT_FOUND, GOVERNANCE_UNAVAILABLE."""
+        try:
+            request = pb.GetProductRequest(product_id=named)
+            response: pb.GetProductResponse = await self._stub.GetProduct(request, timeout=TIMEOUT_SECONDS)
+        except NanoclawError as error:
+            if error.kind is Kind.NOT_FOUND:
+                raise
+            raise _unavailable(str(error), "product") from error
+        return response.product.id
+
     async def _task(self, task_id: str, group: str) -> Task:
         try:
             request = pb.GetTaskRequest(task_id=task_id)
@@ -98,7 +109,7 @@ def as_task(task: pb.Task, group: str) -> Task:
     )
 
 
-def _unavailable(why: str) -> NanoclawError:
+def _unavailable(why: str, what: str = "task") -> NanoclawError:
     return NanoclawError(
-        Kind.UNAVAILABLE, "GOVERNANCE_UNAVAILABLE", f"the task can't be read: {why}", next_step="send it again"
+        Kind.UNAVAILABLE, "GOVERNANCE_UNAVAILABLE", f"the {what} can't be read: {why}", next_step="send it again"
     )

@@ -2,7 +2,8 @@
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 
 from nanoclaw.broker.v1 import broker_pb2 as pb
 from nanoclaw_broker import capabilities, freezes, granting, messages
@@ -26,21 +27,27 @@ class Grants:
         database: Database,
         registry: Registry,
         news: News,
+        product: Callable[[str], Awaitable[str]],
         *,
         new_id: NewId = new_ulid,
         clock: Clock = utc_now,
     ) -> None:
+        """product: the id of the product of that id or name; raises PRODUCT_NOT_FOUND, GOVERNANCE_UNAVAILABLE."""
         self._database = database
         self._registry = registry
         self._news = news
+        self._product = product
         self._new_id = new_id
         self._clock = clock
         self._idempotency = Idempotency(database, REQUESTS)
 
     async def grant(self, caller: Caller, request: pb.GrantRequest, trace_id: str) -> pb.GrantResponse:
-        """Grants or renews; see granting.decide_grant for what is refused."""
-        provider = self._registry.get(request.provider)
-        wish = granting.Wish(messages.wanted_capability(request), provider.levels if provider is not None else None)
+        """Grants or renews; see granting.decide_grant for what is refused, and PRODUCT_NOT_FOUND."""
+        provider, capability = self._registry.get(request.provider), messages.wanted_capability(request)
+        if request.product_id:
+            granting.check_form(capability)
+            capability = replace(capability, product_id=await self._product(request.product_id))
+        wish = granting.Wish(capability, provider.levels if provider is not None else None)
         new_id = self._new_id()
 
         def unit(tx: Tx) -> pb.GrantResponse:

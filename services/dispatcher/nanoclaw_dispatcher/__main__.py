@@ -1,6 +1,7 @@
 """Runs the dispatcher: settings, database, runtimes, engine, servicer, serve."""
 
 import os
+import sys
 from collections.abc import Callable, Mapping
 from functools import partial
 
@@ -23,7 +24,7 @@ from nanoclaw_dispatcher.servicer import Dispatcher
 from nanoclaw_dispatcher.settings import Settings, load
 from nanoclaw_dispatcher.tables import SLICE
 from nanoclaw_rpc import Credentials, Server, ServiceSpec, connect, serve_until_signalled
-from nanoclaw_rpc.process import run_process
+from nanoclaw_rpc.process import exit_code, run_process
 from nanoclaw_store import Database
 from nanoclaw_telemetry import Telemetry, setup
 
@@ -92,11 +93,15 @@ async def run(
         telemetry.shutdown()
 
 
-def main() -> None:
-    """The entry point."""
+def main() -> int:
+    """The entry point; the exit code."""
+    return exit_code("dispatcher", _serve)
+
+
+def _serve() -> None:
     settings, telemetry = load(os.environ), setup("dispatcher", os.environ)
     run_process(lambda ready: run(settings, telemetry, ready=ready))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

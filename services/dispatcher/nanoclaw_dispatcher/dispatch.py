@@ -135,7 +135,8 @@ _Step = Start | Move | Notify | str | None
 
 def _startable(start: Start, task: Task, dispatches: Sequence[Dispatch], policy: Policy) -> Start | Move | str:
     if start.group not in policy.groups:
-        return _block(task, f"UNKNOWN_GROUP: no group {start.group!r} is configured")
+        here = ", ".join(sorted(policy.groups))
+        return _block(task, f"UNKNOWN_GROUP: no group {start.group!r} is configured; assign one of {here}")
     if any(d.is_open and d.group == start.group for d in dispatches):
         return "an earlier dispatch of that group is still open"
     if any(d.key == start.key for d in dispatches):

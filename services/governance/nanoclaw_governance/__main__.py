@@ -1,6 +1,7 @@
 """Runs the governance service: settings, database, servicer, serve."""
 
 import os
+import sys
 from collections.abc import Callable
 
 from nanoclaw.broker.v1 import broker_pb2_grpc
@@ -11,7 +12,7 @@ from nanoclaw_governance.servicer import Governance
 from nanoclaw_governance.settings import Settings, load
 from nanoclaw_governance.tables import SLICE
 from nanoclaw_rpc import Credentials, Server, ServiceSpec, connect, serve_until_signalled
-from nanoclaw_rpc.process import run_process
+from nanoclaw_rpc.process import exit_code, run_process
 from nanoclaw_store import Database
 from nanoclaw_telemetry import Telemetry, setup
 
@@ -58,11 +59,15 @@ async def run(settings: Settings, telemetry: Telemetry, *, ready: Callable[[], N
         telemetry.shutdown()
 
 
-def main() -> None:
-    """The entry point."""
+def main() -> int:
+    """The entry point; the exit code."""
+    return exit_code("governance", _serve)
+
+
+def _serve() -> None:
     settings, telemetry = load(os.environ), setup("governance", os.environ)
     run_process(lambda ready: run(settings, telemetry, ready=ready))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,5 +1,6 @@
 """The form of requests: what texts must be like, and every field that is not so at once."""
 
+import unicodedata
 from collections.abc import Iterator
 
 from nanoclaw_core.errors import Kind, NanoclawError, Violation
@@ -11,9 +12,16 @@ MAX_TEXT = 64 * 1024
 
 
 def check_title(title: str) -> Iterator[Violation]:
-    """1 to 500 characters."""
+    """1 to 500 characters, on one line."""
     if not title.strip() or len(title) > MAX_TITLE:
         yield violation("title", f"must have 1 to {MAX_TITLE} characters", "send a title")
+    yield from check_line("title", title)
+
+
+def check_line(field: str, text: str) -> Iterator[Violation]:
+    """No line breaks and no other control characters: it stands in lists and in terminals."""
+    if not text.isprintable() and any(unicodedata.category(char) == "Cc" for char in text):
+        yield violation(field, "must be one line without control characters", f"leave them out of {field}")
 
 
 def check_text(field: str, text: str, limit: int = MAX_TEXT) -> Iterator[Violation]:

@@ -30,7 +30,8 @@ class Names:
         return name
 
     def _unknown(self, field: str, number: int) -> NanoclawError:
-        return invalid(field, f"{number or 'nothing'} is none of its values", f"choose one of {self._choices}")
+        message = f"{number} is none of its values" if number else "is required"
+        return invalid(field, message, f"choose one of {self._choices}")
 
 
 STATES = Names(pb.TaskState, "TASK_STATE_")

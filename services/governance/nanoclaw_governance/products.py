@@ -1,14 +1,14 @@
 """Products on disk."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 from sqlalchemy import bindparam, func, insert, select, update
 
-from nanoclaw_core.errors import Kind, NanoclawError, not_found
+from nanoclaw_core.errors import Kind, NanoclawError, Violation, not_found
 from nanoclaw_core.ids import check_name
 from nanoclaw_governance.act import Act
-from nanoclaw_governance.form import check_text, raise_invalid, required
+from nanoclaw_governance.form import check_line, check_text, raise_invalid, required
 from nanoclaw_governance.product import Product, ProductChange, decide_update
 from nanoclaw_governance.tables import LOG, PRODUCTS
 from nanoclaw_store import Change, Statement, Tx, prepare
@@ -74,7 +74,7 @@ def count(tx: Tx) -> int:
 
 def create(tx: Tx, act: Act, name: str, description: str, risk: str, product_id: str) -> Product:
     """A new product, active. Raises PRODUCT_EXISTS, INVALID_FIELD."""
-    raise_invalid([*required("name", name, MAX_NAME), *check_text("description", description)])
+    raise_invalid([*_named(name), *check_text("description", description)])
     if product_id:
         check_name("id", product_id)
     product = Product(product_id or act.new_id(), name, description, "ACTIVE", risk or "NORMAL", 1, tx.now, tx.now)
@@ -91,7 +91,7 @@ def change(tx: Tx, act: Act, product_id: str, wanted: ProductChange, reason: str
     product = find(tx, product_id)
     raise_invalid(
         [
-            *(required("name", wanted.name, MAX_NAME) if wanted.name is not None else ()),
+            *(_named(wanted.name) if wanted.name is not None else ()),
             *check_text("description", wanted.description or ""),
             *check_text("reason", reason),
         ]
@@ -112,6 +112,11 @@ def change(tx: Tx, act: Act, product_id: str, wanted: ProductChange, reason: str
     changed = product._replace(**changes)
     _record(tx, act, changed, "update_product", [Change("products", {"id": product.id}, changes)], reason)
     return changed, True
+
+
+def _named(name: str) -> Iterator[Violation]:
+    yield from required("name", name, MAX_NAME)
+    yield from check_line("name", name)
 
 
 def _refuse_taken(tx: Tx, names: Sequence[str], own_id: str = "") -> None:

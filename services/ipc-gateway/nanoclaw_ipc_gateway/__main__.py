@@ -4,11 +4,10 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 
-from nanoclaw_core.errors import NanoclawError
 from nanoclaw_ipc_gateway.gateway import Gateway
 from nanoclaw_ipc_gateway.settings import Settings
 from nanoclaw_rpc import serve_until_signalled
-from nanoclaw_rpc.process import run_process
+from nanoclaw_rpc.process import exit_code, run_process
 from nanoclaw_telemetry import Telemetry, setup
 
 
@@ -26,19 +25,17 @@ async def run(
 
 def main(environ: Mapping[str, str] = os.environ) -> int:
     """The process; 0 after a drained stop, 1 where it could not start."""
-    try:
-        settings = Settings.read(environ)
-        telemetry = setup("gateway", environ)
+
+    def serve() -> None:
+        settings, telemetry = Settings.read(environ), setup("gateway", environ)
         if settings.metrics:
             telemetry.serve_metrics(settings.metrics)
         try:
             run_process(lambda ready: run(settings, telemetry=telemetry, ready=ready))
         finally:
             telemetry.shutdown()
-    except NanoclawError as error:
-        sys.stderr.write(f"gateway: {error}; {error.next_step}\n")
-        return 1
-    return 0
+
+    return exit_code("gateway", serve)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """A stand-in for a service process: serves grpc.health on its socket, and misbehaves when a file tells it to.
 
-`{home}/fake/{name}` holds one word: `dies` (exits at start), `dies-once`, `deaf` (ignores SIGTERM),
+`{home}/fake/{name}` holds one word: `dies` (exits at start), `dies-once`, `dies-with-advice`, `deaf` (ignores SIGTERM),
 `silent` (never serves).
 """
 
@@ -21,7 +21,8 @@ async def serve(name: str) -> None:
     if order.startswith("dies"):
         if order == "dies-once":
             orders.unlink()
-        sys.exit(f"{name} can't start")
+        advice = "; next step: take another port" if order == "dies-with-advice" else ""
+        sys.exit(f"{name}: TAKEN: can't start{advice}" if advice else f"{name} can't start")
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, (lambda: None) if order == "deaf" else stop.set)
