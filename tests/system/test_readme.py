@@ -36,6 +36,7 @@ async def test_the_grpcurl_session_of_the_readme_works_when_pasted(places: dict[
     assert '"action": "transition"' in out
 
 
+@pytest.mark.system
 async def test_the_long_session_prints_what_the_page_shows(places: dict[str, str]) -> None:
     """docs/grpc.md from top to bottom: each block exits as it says and prints the lines under it, in order."""
     outputs = await paste((ROOT / "docs" / "grpc.md").read_text(), places)
