@@ -119,9 +119,9 @@ def test_no_bytes_get_more_than_a_refusal(raw: bytes) -> None:
 )
 def test_a_megabyte_of_malice_takes_time_in_proportion(raw: bytes) -> None:
     """No pattern goes back over what it has read; a quadratic one would take hours."""
-    began = time.perf_counter()
+    began = time.process_time()  # what others do on the machine does not count
     assert code(raw)
-    assert time.perf_counter() - began < 5
+    assert time.process_time() - began < 10
 
 
 def test_a_finite_number_stays_finite() -> None:

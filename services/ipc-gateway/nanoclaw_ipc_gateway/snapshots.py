@@ -28,7 +28,7 @@ PIPELINE = "gov_pipeline.json"
 CAPABILITIES = "ext_capabilities.json"
 SCHEDULED = "current_tasks.json"
 
-COALESCE = 0.02
+COALESCE = 0.05
 """Seconds that changes are collected for."""
 
 REST = 10
