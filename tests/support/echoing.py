@@ -1,4 +1,4 @@
-"""Another side that gives away every credential it knows: a web host, GitHub and a messages API in one server."""
+"""Another side that gives away every credential it knows: a web host, GitHub, a messages API and MCP in one server."""
 
 import asyncio
 import json
@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import uvicorn
+from mcp_bytes import hello
 from planted import ECHOES
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -23,7 +24,8 @@ class Echoing:
         self.credentials: set[str] = set()
         self._stopped = asyncio.Event()
 
-    def _said(self, echo: str) -> str:
+    def said(self, echo: str) -> str:
+        """All of them, written in that way."""
         return " ".join(ECHOES[echo](secret) for secret in self._secrets)
 
     def _took(self, request: Request) -> None:
@@ -35,13 +37,13 @@ class Echoing:
         """`/web?echo=…&status=…&as=text|json|header|binary|hang`."""
         self._took(request)
         echo, status = request.query_params["echo"], int(request.query_params.get("status", 200))
-        said = self._said(echo)
+        said = self.said(echo)
         match request.query_params.get("as", "text"):
             case "json":
                 return JSONResponse({"said": [said], said: 1}, status)
             case "header":
-                shown = "".join(sign if " " <= sign <= "~" else "?" for sign in said)
-                return PlainTextResponse("x", status, {"etag": shown[:490], "link": shown[:490]})
+                shown = "".join(sign if " " <= sign <= "~" else "?" for sign in said)[:490].rpartition(" ")[0]
+                return PlainTextResponse("x", status, {"etag": shown, "link": shown})
             case "binary":
                 return Response(said.encode(), status, media_type="application/octet-stream")
             case "hang":
@@ -51,7 +53,7 @@ class Echoing:
     async def github(self, request: Request) -> Response:
         """What is asked for, or an error, full of secrets; the repository's name says how."""
         self._took(request)
-        said = self._said(request.path_params["echo"].replace("_", " "))
+        said = self.said(request.path_params["echo"].replace("_", " "))
         if request.method == "POST":
             errors = [{"resource": "Issue", "field": said, "code": "invalid"}, {"message": said}]
             return JSONResponse({"message": said, "errors": errors}, 422)
@@ -62,7 +64,7 @@ class Echoing:
         self._took(request)
         asked = await request.json()
         echo = asked["messages"][0]["content"]
-        said = self._said(echo.removeprefix("error "))
+        said = self.said(echo.removeprefix("error "))
         if echo.startswith("error "):
             return JSONResponse({"type": "error", "error": {"type": "authentication_error", "message": said}}, 401)
         message = {
@@ -73,12 +75,29 @@ class Echoing:
             return JSONResponse(message)
         return StreamingResponse(_stream(message, said), media_type="text/event-stream")
 
+    async def mcp(self, request: Request) -> Response:
+        """The tool `say`: an answer, a failure of its own, or an error of the protocol."""
+        if request.method != "POST":
+            return Response(status_code=405)
+        asked = await request.json()
+        if asked["method"] != "tools/call":
+            answer = hello(asked, ["say"])
+            return Response(status_code=202) if answer is None else JSONResponse(answer)
+        self._took(request)
+        given = asked["params"]["arguments"]
+        said, answer = self.said(given["echo"]), {"jsonrpc": "2.0", "id": asked["id"]}
+        if given["how"] == "error":
+            return JSONResponse(answer | {"error": {"code": -32602, "message": said, "data": said}})
+        content = {"content": [{"type": "text", "text": said}], "structuredContent": {said: [said]}}
+        return JSONResponse(answer | {"result": content | {"isError": given["how"] == "failure"}})
+
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[int]:
         """Serves on a loopback port of its own."""
         app = Starlette(
             routes=[
                 Route("/web", self.web, methods=["GET", "POST"]),
+                Route("/mcp", self.mcp, methods=["GET", "POST", "DELETE"]),
                 Route("/v1/messages", self.messages, methods=["POST"]),
                 Route("/repos/acme/{echo}", self.github, methods=["GET"]),
                 Route("/repos/acme/{echo}/issues", self.github, methods=["POST"]),
