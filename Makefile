@@ -48,7 +48,7 @@ ps: ## the containers and their health
 
 images: ## build the services' and the agents' images (BASE_IMAGE, BUILD_IMAGE: see Dockerfile)
 	@echo "building the images (a minute, the first time)"
-	@deploy/compose build --quiet setup agent
+	@COMPOSE_PROFILES=setup,agent deploy/compose build --quiet
 
 operator: $(READY) ## a token and a certificate for one more operator of the containers: NAME=ana ROLE=approver
 	@deploy/nanoclaw operator add $(NAME) --role $(ROLE) && deploy/nanoclaw certs operator $(NAME)
