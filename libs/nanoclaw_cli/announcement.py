@@ -66,7 +66,8 @@ class Announcement:
             finally:
                 self._file.unlink(missing_ok=True)
                 secret.unlink(missing_ok=True)
-                credentials.remove(f"operator:{APPROVER}")
+                if credentials.find(f"operator:{APPROVER}") is not None:  # none where making it failed
+                    credentials.remove(f"operator:{APPROVER}")
 
     def findings(self, call: pb.CallRecord | None) -> list[str]:
         """What is not as it must be: of the ledger's row, of what arrived outside, of what lies where agents read."""

@@ -1,6 +1,7 @@
 """The one error type of the system: what went wrong, under a stable name, with the facts and the next step."""
 
 import enum
+import errno
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -106,9 +107,14 @@ def not_found(noun: str, name: str, field: str, next_step: str) -> NanoclawError
 def file_failed(error: OSError) -> NanoclawError:
     """A file that can't be read or written: FILE_FAILED, with its name and what the system says."""
     where = f"{error.filename}: " if error.filename else ""
-    return NanoclawError(
-        Kind.UNAVAILABLE,
-        "FILE_FAILED",
-        f"{where}{(error.strerror or str(error)).lower()}",
-        next_step="see that it is there, that this user may write it, and that its disk has room",
-    )
+    message = f"{where}{(error.strerror or str(error)).lower()}"
+    step = _FILE_STEPS.get(error.errno or 0, "see that the folder is there, and that this user may write there")
+    return NanoclawError(Kind.UNAVAILABLE, "FILE_FAILED", message, next_step=step)
+
+
+_FULL = "free some space on the disk of NANOCLAW_HOME, then try again"
+_CLOSED = "let this user write there, or set NANOCLAW_HOME to a folder where it may"
+_FILE_STEPS = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), _FULL),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), _CLOSED),
+}

@@ -121,8 +121,10 @@ def refuse(call: Call, error: NanoclawError, *, in_words: bool = False) -> None:
     """
     call.error = error
     status = to_status(error)
+    if in_words:
+        status.message = f"{status.message}: {error.next_step}"
     call.context.set_code(CODES[error.kind])
-    call.context.set_details(f"{status.message}: {error.next_step}" if in_words else status.message)
+    call.context.set_details(status.message)
     call.context.set_trailing_metadata(((DETAILS_KEY, status.SerializeToString()),))
 
 

@@ -44,6 +44,13 @@ def test_a_write_that_went_as_it_must_has_no_findings(announcement: Announcement
     assert announcement.findings(EXECUTED) == []
 
 
+def test_what_keeps_it_from_being_prepared_is_what_is_raised(announcement: Announcement, tmp_path: Path) -> None:
+    """A full disk, say: not that the second operator, who was never made, can't be taken away."""
+    (tmp_path / "secrets" / "operators" / "demo-approver.token").mkdir(parents=True)  # in the way of the token
+    with pytest.raises(IsADirectoryError), announcement.prepared():
+        raise AssertionError("it must not begin")
+
+
 def test_a_write_that_was_sent_twice_is_said(announcement: Announcement, tmp_path: Path) -> None:
     """The one thing that the broker promises never to do."""
     with announcement.prepared():

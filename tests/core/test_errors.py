@@ -1,12 +1,13 @@
 """Errors: each one tells what to do next, and a missing thing is named by the field that asked for it."""
 
 import ast
+import errno
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from nanoclaw_core.errors import Kind, NanoclawError, Violation, invalid, not_found
+from nanoclaw_core.errors import Kind, NanoclawError, Violation, file_failed, invalid, not_found
 
 ROOT = Path(__file__).parents[2]
 CARRIERS = frozenset({"libs/nanoclaw_core/errors.py", "libs/nanoclaw_rpc/status.py"})
@@ -92,6 +93,27 @@ def test_a_name_that_was_left_out_is_a_field_that_is_required() -> None:
     error = not_found("task", "", "task_id", "list them with ListTasks")
     assert (error.kind, str(error)) == (Kind.INVALID, "INVALID_FIELD: task_id: is required")
     assert error.violations[0].next_step == "list them with ListTasks"
+
+
+@pytest.mark.parametrize(
+    ("error", "message", "step"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "no space left on device", "free some space"),
+        (OSError(errno.EROFS, "Read-only file system", "/v"), "/v: read-only file system", "set NANOCLAW_HOME"),
+        (PermissionError(errno.EACCES, "Permission denied", "/v"), "/v: permission denied", "let this user write"),
+        (
+            FileNotFoundError(errno.ENOENT, "No such file or directory", "/v"),
+            "/v: no such file or directory",
+            "is there",
+        ),
+        (OSError("odd"), "odd", "see that"),
+    ],
+)
+def test_a_file_that_fails_is_named_with_what_would_help(error: OSError, message: str, step: str) -> None:
+    """A full disk wants room, a closed folder another one."""
+    found = file_failed(error)
+    assert (found.reason, found.message) == ("FILE_FAILED", message)
+    assert step in found.next_step
 
 
 def test_a_violation_s_step_is_the_error_s_where_it_has_none_of_its_own() -> None:

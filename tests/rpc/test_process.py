@@ -48,8 +48,8 @@ def test_a_service_runs_on_uvloop_and_freezes_what_it_has_loaded() -> None:
         (
             "open('/nowhere/at/all')",
             1,
-            "broker: FILE_FAILED: /nowhere/at/all: no such file or directory; next step: see that it is there, that"
-            " this user may write it, and that its disk has room",
+            "broker: FILE_FAILED: /nowhere/at/all: no such file or directory; next step: see that the folder is"
+            " there, and that this user may write there",
         ),
     ],
 )

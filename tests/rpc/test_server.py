@@ -13,6 +13,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+from google.rpc import status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
@@ -209,6 +210,8 @@ async def test_who_may_not_ask_reflection_is_told_the_next_step_in_the_message_i
     said = caught.value.details()
     assert said.startswith("no authorization header: send one header `authorization: Bearer TOKEN`; ")
     assert "secrets/operators/founder.token" in said
+    sent = dict(caught.value.trailing_metadata())["grpc-status-details-bin"]
+    assert status_pb2.Status.FromString(sent).message == said, "other clients take the message from there"
 
 
 async def test_reflection_lists_the_services_for_any_credential(serve, dial, spec):
