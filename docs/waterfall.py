@@ -24,8 +24,11 @@ ROW, NAMES, BARS, EDGE = 19, 430, 520, 90
 
 def fetch(query: str, trace_id: str) -> dict[str, Any]:
     """The trace as Jaeger answers it."""
-    with urllib.request.urlopen(f"{query}/api/traces/{trace_id}", timeout=10) as answer:  # noqa: S310 - loopback
-        found: dict[str, Any] = json.load(answer)["data"][0]
+    try:
+        with urllib.request.urlopen(f"{query}/api/traces/{trace_id}", timeout=10) as answer:  # noqa: S310 - loopback
+            found: dict[str, Any] = json.load(answer)["data"][0]
+    except (OSError, IndexError) as error:
+        sys.exit(f"no trace {trace_id} at {query} ({error}): is Jaeger there, and is that the id that the demo named?")
     return found
 
 

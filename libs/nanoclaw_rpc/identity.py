@@ -99,11 +99,12 @@ def authorize(method: Method, access: frozenset[Access]) -> Concern:
         async def authorized(request: Any, call: Call) -> Any:
             caller = call.caller
             if caller is None or access.isdisjoint(classes(caller)):
+                whom = ", ".join(sorted(one.value for one in access)) or "nobody"
                 raise NanoclawError(
                     Kind.DENIED,
                     "NOT_PERMITTED",
                     f"{caller.principal if caller else 'nobody'} may not call {method.name}",
-                    next_step=f"open to {', '.join(sorted(one.value for one in access)) or 'nobody'}",
+                    next_step=f"ask one of those it is open to: {whom}",
                 )
             return await proceed(request, call)
 
