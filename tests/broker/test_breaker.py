@@ -1,5 +1,6 @@
 """What keeps failing is left alone for a while, then tried with one call."""
 
+import asyncio
 import sqlite3
 from contextlib import closing
 from typing import Any
@@ -86,6 +87,28 @@ async def test_a_provider_in_trouble_is_left_alone_until_a_probe_is_answered(sta
         counter.look.then = lambda note: Result(None)
         assert (await broker.call("count", "look", request_id="the-probe")).code == "OK"
         assert not (await broker.founder.GetStatus(pb.GetStatusRequest())).breakers
+
+
+async def test_of_64_callers_at_once_one_is_the_probe(start: Any, counter: Any) -> None:
+    """Half-open: the others are refused while it is under way, and pass once it was answered."""
+    async with start(rate_l1=1000, pending=1000) as broker:
+        await broker.grant("count", L1)
+        counter.look.then = trouble
+        for _ in range(FAILURES):
+            await broker.call("count", "look")
+    with closing(sqlite3.connect(broker.database, isolation_level=None)) as database:  # ten minutes pass
+        database.execute("UPDATE ext_breakers SET opened_at = '2026-01-01T00:00:00.000000Z'")
+    async with start(rate_l1=1000, pending=1000) as broker:
+        counter.look.then = lambda note: Result(None)
+        before, counter.look.gate = counter.effects, asyncio.Event()
+        calls = [asyncio.create_task(broker.call("count", "look", request_id=f"probe{n}")) for n in range(64)]
+        while sum(call.done() for call in calls) < 63:
+            await asyncio.wait([call for call in calls if not call.done()], return_when=asyncio.FIRST_COMPLETED)
+        assert {call.result().code for call in calls if call.done()} == {"CIRCUIT_OPEN"}
+        counter.look.gate.set()
+        assert sorted([(await call).code for call in calls])[-1] == "OK"
+        assert counter.effects == before + 1
+        assert (await broker.call("count", "look", request_id="after")).code == "OK"
 
 
 @pytest.mark.parametrize("code", ["NOT_FOUND", "FORBIDDEN"])

@@ -112,11 +112,12 @@ def crashing(monkeypatch: pytest.MonkeyPatch, at: str, broker: Any) -> Iterator[
 
 
 @contextmanager
-def process(home: Path) -> Iterator[subprocess.Popen[bytes]]:
+def process(home: Path, **settings: str) -> Iterator[subprocess.Popen[bytes]]:
     """A real broker over the home, with the counting provider installed as third parties install theirs."""
     plugins = Path(__file__).parents[1] / "support" / "plugins"
     environ = {**os.environ, "NANOCLAW_HOME": str(home), "NANOCLAW_BROKER_RATE_L2": "100000"}
     environ |= {"NANOCLAW_BROKER_HARD_L2": "100000", "NANOCLAW_BROKER_PENDING": "64"}
+    environ |= {f"NANOCLAW_BROKER_{name}": value for name, value in settings.items()}
     environ["PYTHONPATH"] = f"{os.environ.get('PYTHONPATH', '')}:{plugins}"
     with (home / "logs" / "broker.log").open("ab") as output:
         running = subprocess.Popen([sys.executable, "-m", "nanoclaw_broker"], env=environ, stderr=output)
@@ -195,6 +196,50 @@ async def test_killed_under_load_no_effect_happens_twice_and_none_is_lost_unnoti
     assert set(effects) <= told, "an effect that nobody was told of"
     invariants(home / "store" / "nanoclaw.db")
     assert {state for _, state, _ in states(home / "store" / "nanoclaw.db")} <= {"EXECUTED", "UNKNOWN", "FAILED"}
+
+
+@pytest.mark.crash
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(("limit", "code"), [("RATE_L2", "RATE_LIMITED"), ("HARD_L2", "QUOTA_EXHAUSTED")])
+async def test_a_limit_is_exact_across_crashes(
+    home: Path, dial: Any, governance_server: Any, limit: str, code: str
+) -> None:
+    """Killed three times while 16 callers use it up: as many calls are claimed as it says, not one more or less."""
+    codes: list[str] = []
+
+    async def caller(stub: Any, number: int) -> None:
+        for count in range(1000):
+            call = pb.CallRequest(provider="count", action="add", params_json=json.dumps({"key": f"{number}-{count}"}))
+            call.request_id, call.attestation.signature = f"{number}-{count}", pb.Attestation.SIGNATURE_VALID
+            told = ""
+            while not told:
+                try:
+                    told = (await stub.Call(call, metadata=on_behalf("developer"), timeout=5)).code
+                except NanoclawError:
+                    await asyncio.sleep(0.01)
+            codes.append(told)
+            if told == code:
+                return
+
+    callers: list[asyncio.Task[None]] = []
+    for round_ in range(4):
+        with process(home, **{limit: "300"}):
+            founder = await reach(dial, home, "operator:founder")
+            if not callers:
+                grant = pb.GrantRequest(request_id="g", group="developer", provider="count", access_level=L2)
+                await founder.Grant(grant)
+                gateway = await reach(dial, home, "service:gateway", attempts=1, timeout=5)
+                callers = [asyncio.create_task(caller(gateway, number)) for number in range(16)]
+            goal = len(codes) + 40
+            while round_ < 3 and len(codes) < goal:
+                assert not any(one.done() for one in callers), "it was used up before the last life"
+                await asyncio.sleep(0.001)
+            if round_ == 3:
+                await asyncio.gather(*callers)
+    claimed = [row for row in states(home / "store" / "nanoclaw.db") if row[1] != "DENIED"]
+    assert len(claimed) == 300
+    effects = (home / "effects.log").read_text().split()
+    assert len(effects) == len(set(effects)) <= 300
 
 
 async def test_a_second_broker_does_not_take_the_first_ones_calls_for_crashed(

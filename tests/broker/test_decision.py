@@ -151,6 +151,7 @@ def test_what_is_wrong_has_its_code_and_facts(case: str) -> None:
     assert (decision.outcome, decision.code) == (Outcome.DENY, code_of(case))
     assert decision.message
     assert refusals.what_is_known(REFUSED[case], decision)["check"].startswith(str(int(decision.check)))
+    assert remedy(REFUSED[case]).steps
 
 
 def code_of(case: str) -> str:
