@@ -18,11 +18,12 @@ from hypothesis import strategies as st
 from mcp_bytes import ID
 from planted import ECHOES
 from point import Point
+from pydantic import ValidationError
 
 from nanoclaw.broker.v1 import broker_pb2 as pb
 from nanoclaw_broker import breaker
-from nanoclaw_broker.providers import Environment, Provider
-from nanoclaw_broker.providers.mcp import provider
+from nanoclaw_broker.providers import ActionFailed, Effect, Environment, NoReply, Provider, Refused
+from nanoclaw_broker.providers.mcp import provider, server
 from nanoclaw_broker.providers.mcp.server import Pauses, ToolServer
 
 TOKEN = "pl4nted-token+of/the-broker=="
@@ -80,9 +81,13 @@ types = st.sampled_from([b"application/json", b"application/json", b"text/event-
 
 
 class Http:
-    """Streamable HTTP with whatever answer to a call. stays: the connection is left open after it. calls: that came."""
+    """Streamable HTTP with whatever answer to a call. stays: the connection is left open after it. calls: that came.
 
-    def __init__(self) -> None:
+    to: the method that is answered so.
+    """
+
+    def __init__(self, to: str = "tools/call") -> None:
+        self.to = to
         self.reply, self.status, self.type, self.stays, self.calls = b"", 200, b"application/json", False, 0
 
     async def take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -99,7 +104,7 @@ class Http:
             writer.write(b"HTTP/1.1 405 X\r\ncontent-length: 0\r\n\r\n")
             return True
         request = json.loads(body)
-        if request.get("method") != "tools/call":
+        if request.get("method") != self.to:
             answer = mcp_bytes.hello(request, list(TOOLS))
             text = b"" if answer is None else json.dumps(answer).encode()
             kind = b"content-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(text)
@@ -118,7 +123,7 @@ class Http:
 
 @asynccontextmanager
 async def asking(
-    start: Any, home: Path, server: dict[str, Any]
+    start: Any, home: Path, told: dict[str, Any]
 ) -> AsyncIterator[Callable[[str], Awaitable[pb.CallResponse]]]:
     """A broker with the provider `hostile`, connected before each call."""
     (home / "secrets" / "broker").mkdir()
@@ -128,7 +133,7 @@ async def asking(
     servers: list[ToolServer] = []
 
     def made(environment: Environment) -> Provider:
-        config = {"mcp": {"servers": {"far": {"tools": TOOLS, **server}}}}
+        config = {"mcp": {"servers": {"far": {"tools": TOOLS, **told}}}}
         built = provider(replace(environment, config=config))
         servers.append(built.by_name["far_note"].server)  # type: ignore[attr-defined]
         servers[0].pauses = Pauses(0.01, 0.02)
@@ -202,4 +207,61 @@ async def test_no_answer_over_http_breaks_a_call(start: Any, home: Path, monkeyp
             if answer.code == "MCP_UNREACHABLE" and "any more" not in answer.message:
                 assert far_side.calls == 0, answer
 
+        await asyncio.to_thread(never)
+
+
+schemas = st.fixed_dictionaries({}, optional={
+    "type": values | st.just("object"), "properties": values | st.dictionaries(st.text(max_size=3), values, max_size=2),
+    "required": values | st.just(["text"]), "$ref": values | st.sampled_from(["#", "#/x", "http://127.0.0.1:1/"]),
+    "pattern": values, "allOf": values, "$schema": values, "$id": values, "enum": values, "$defs": values,
+})  # fmt: skip
+listed = st.fixed_dictionaries({"tools": st.lists(st.fixed_dictionaries(
+    {"name": st.sampled_from(sorted(TOOLS)) | values, "inputSchema": schemas | values},
+    optional={"description": values, "annotations": values, "outputSchema": schemas | values},
+), max_size=3) | values}, optional={"nextCursor": st.just("again") | values})  # fmt: skip
+greetings = listed.map(lambda result: message(result=result)) | results.map(lambda one: message(result=one)) | replies
+
+
+async def test_no_greeting_breaks_a_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it says of itself and its tools: the actions can be shown and checked, and it goes on being connected."""
+    for name in ("START_SECONDS", "_CONNECT_SECONDS"):
+        monkeypatch.setattr(server, name, 0.5)
+    far_side = Http()
+    listening = await asyncio.start_server(far_side.take, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/mcp"
+    environment = Environment(tmp_path, config={"mcp": {"servers": {"far": {"tools": TOOLS, "url": url}}}})
+    far_side.status, loop = 200, asyncio.get_running_loop()
+
+    async def greet(text: Any) -> None:
+        made = provider(environment)
+        assert made.start is not None
+        assert made.close is not None
+        far: ToolServer = made.by_name["far_note"].server  # type: ignore[attr-defined]
+        far.pauses = Pauses(0.01, 0.02)
+        await made.start()
+        try:
+            for action in (made.by_name["far_note"], made.by_name["far_look"]):
+                assert isinstance(json.loads(action.params_schema), dict)
+                action.description.encode("utf-8", "surrogatepass")
+                with suppress(ValidationError):
+                    params = action.params.model_validate({"text": text})
+                    with suppress(Refused):
+                        action.check(params)
+                    with suppress(ActionFailed, NoReply, TimeoutError):
+                        async with asyncio.timeout(1):
+                            await action.execute(params, Effect("01CALL", "developer"))
+            assert far._keeping is not None
+            assert not far._keeping.done()
+        finally:
+            await made.close()
+
+    tries = settings.default.max_examples // 10
+
+    @settings(max_examples=tries, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(st.sampled_from(["tools/list", "tools/list", "initialize"]), greetings, values)
+    def never(to: str, reply: bytes, text: Any) -> None:
+        far_side.to, far_side.reply = to, reply
+        asyncio.run_coroutine_threadsafe(greet(text), loop).result(20)
+
+    async with listening:
         await asyncio.to_thread(never)

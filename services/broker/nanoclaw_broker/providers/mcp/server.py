@@ -26,6 +26,7 @@ START_SECONDS = 5.0
 """How long the broker's start waits for a server; it goes on without."""
 _CONNECT_SECONDS = 20.0
 _STEADY_SECONDS = 60.0
+_CANCEL_SECONDS = 1.0
 _MOST_PAGES = 50
 _LATER = "send it again later"
 _MOST_DESCRIPTION = 1000
@@ -73,6 +74,7 @@ class ToolServer:
         self._ended = asyncio.Event()
         self._tried = asyncio.Event()
         self._keeping: asyncio.Task[None] | None = None
+        self._closing = False
         self.connected = asyncio.Event()
 
     async def start(self) -> None:
@@ -84,9 +86,11 @@ class ToolServer:
 
     async def close(self) -> None:
         """Ends the connection, and the child where there is one."""
-        if self._keeping is not None:
+        self._closing = True
+        while self._keeping is not None and not self._keeping.done():
+            # More than once where it must be: the library's own scopes may take a cancellation for theirs.
             self._keeping.cancel()
-            await asyncio.gather(self._keeping, return_exceptions=True)
+            await asyncio.wait({self._keeping}, timeout=_CANCEL_SECONDS)
 
     async def call(
         self, tool: str, arguments: Mapping[str, Any], seconds: float, *, mutating: bool
@@ -149,7 +153,7 @@ class ToolServer:
     async def _keep(self) -> None:
         """Connected for ever, with pauses that grow while it keeps failing."""
         pause = self.pauses.first
-        while True:
+        while not self._closing:
             began = self.monotonic()
             try:
                 await self._hold()
