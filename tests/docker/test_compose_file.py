@@ -1,6 +1,7 @@
 """compose.yaml as each compose reads it that is here: `docker compose` (v2) and docker-compose (1.29)."""
 
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -56,3 +57,17 @@ def test_an_unknown_compose_is_refused_by_name(tmp_path: Path) -> None:
     ran = run(tmp_path, "version", NANOCLAW_COMPOSE="podman-compose")
     assert ran.returncode == 2
     assert "is 'docker compose' or docker-compose, not 'podman-compose'" in ran.stderr
+
+
+@pytest.mark.parametrize("rootless", [False, True])
+def test_the_dispatcher_is_in_the_group_of_the_socket_as_containers_number_it(rootless: bool, tmp_path: Path) -> None:
+    """A rootless engine's containers have other numbers: the user is root there, the groups of /etc/subgid follow."""
+    lines = Path("/etc/subgid").read_text().splitlines() if rootless and Path("/etc/subgid").exists() else []
+    user, first, _ = (lines or ["root:0:0"])[0].split(":")
+    if rootless and not lines:
+        pytest.skip("nobody has subordinate groups here")
+    (tmp_path / "stat").write_text(f"#!/bin/sh\necho {user} {int(first) + 104}\n")
+    (tmp_path / "stat").chmod(0o755)
+    ran = run(tmp_path, "config", PATH=f"{tmp_path}:{os.environ['PATH']}", DOCKER_GID="", NANOCLAW_OWNER="")
+    assert ran.returncode == 0, ran.stderr
+    assert re.search(rf"group_add:\n\s*- ['\"]?{105 if rootless else 104}['\"]?\n", ran.stdout)
