@@ -17,6 +17,9 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._:>/-]{1,200}")
 _GROUP = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
 
+_GROUPS = "name a group of config/groups.toml: ListGroups shows them, and `nanoclaw dispatch groups`"
+
+
 def new_ulid() -> str:
     """A ULID: 48 bits of milliseconds and 80 random ones, 26 characters of Crockford's base 32; sorts by time."""
     value = (time.time_ns() // 1_000_000 << 80) | int.from_bytes(os.urandom(10), "big")
@@ -25,6 +28,8 @@ def new_ulid() -> str:
 
 def check_name(field: str, value: str) -> str:
     """An id from outside: `[A-Za-z0-9._-]{1,128}` without a leading dot. Raises INVALID_FIELD."""
+    if not value:
+        raise invalid(field, "is required", f"send {field}")
     if not _NAME.fullmatch(value):
         raise invalid(field, "must match [A-Za-z0-9._-]{1,128} and not begin with a dot", f"choose another {field}")
     return value
@@ -42,5 +47,5 @@ def check_request_id(value: str) -> str:
 def check_group(field: str, value: str) -> str:
     """A group's name: `[a-z0-9][a-z0-9_-]{0,63}`. Raises INVALID_FIELD."""
     if not _GROUP.fullmatch(value):
-        raise invalid(field, "must match [a-z0-9][a-z0-9_-]{0,63}", "name a group of config/groups.toml")
+        raise invalid(field, "must match [a-z0-9][a-z0-9_-]{0,63}" if value else "is required", _GROUPS)
     return value

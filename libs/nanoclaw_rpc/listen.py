@@ -86,13 +86,13 @@ def bind_tcp(
     """
     at = host_and_port(address)
     if at is None:
-        raise _invalid(address, "is neither unix:path nor host:port", "write it so")
+        raise _invalid(address, "is neither unix:path nor host:port", "write it like 127.0.0.1:50051")
     if credentials is None and not allow_remote and not is_loopback(at[0]):
         raise NanoclawError(
             Kind.INVALID,
             "NOT_LOOPBACK",
             f"{address} listens beyond this machine, without encryption",
-            next_step="set NANOCLAW_TLS_ENABLED=1, or listen on 127.0.0.1 or a unix socket, or allow it explicitly",
+            next_step="set NANOCLAW_TLS_ENABLED=1, or listen on 127.0.0.1, or set the service's ALLOW_REMOTE=1",
             address=address,
         )
     return f"{address.rpartition(':')[0]}:{_add_port(server, address, credentials)}"

@@ -55,9 +55,12 @@ class Database:
         """Migrates the slice, then opens it. connect: a test's seam for faults. die: what ends the process when the
         disk fails. batch: how many units one COMMIT takes at most. busy_seconds: how long to wait for another writer.
 
-        Raises NanoclawError of nanoclaw_store.migrations.
+        Raises NanoclawError of nanoclaw_store.migrations; STORE_UNREADABLE for what is no database, or a broken one.
         """
-        await asyncio.to_thread(migrate, path, slice, clock=clock, connect=connect)
+        try:
+            await asyncio.to_thread(migrate, path, slice, clock=clock, connect=connect)
+        except sqlite3.DatabaseError as error:
+            raise failures.unreadable(path, error) or error from error
         database = cls(path, slice, clock, connect, die)
         database._reader = open_reader(path, connect)
         database._writer = Writer(

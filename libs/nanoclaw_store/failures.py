@@ -4,6 +4,7 @@ import os
 import sqlite3
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import structlog
 
@@ -74,6 +75,14 @@ def not_begun(error: Exception) -> BaseException:
 def failed(message: str) -> NanoclawError:
     """STORE_FAILED: nothing was stored, for a reason that may pass."""
     return NanoclawError(Kind.UNAVAILABLE, "STORE_FAILED", message, next_step="try again")
+
+
+def unreadable(path: Path, error: sqlite3.DatabaseError) -> NanoclawError | None:
+    """STORE_UNREADABLE for a file that is no database or a broken one; None for any other failure."""
+    if code_of(error) not in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+        return None
+    step = "restore it from a backup, or move it away to begin anew; `nanoclaw audit verify` says what is whole in it"
+    return NanoclawError(Kind.PRECONDITION, "STORE_UNREADABLE", f"{path}: {error}", next_step=step)
 
 
 def closed() -> NanoclawError:

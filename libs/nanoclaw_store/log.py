@@ -155,7 +155,7 @@ class LogTable:
             raise NanoclawError(
                 Kind.INVALID,
                 "CURSOR_INVALID",
-                f"{self.name} has no row {seq} of epoch {epoch}",
+                f"cursor: the log has no row {seq} of epoch {epoch}",
                 next_step="read from the beginning, or from the head",
                 epoch=epoch,
                 seq=seq,

@@ -141,7 +141,7 @@ async def test_what_is_not_in_quarantine_can_not_be_retried(served: Any, file_id
     """No path comes of an id."""
     with pytest.raises(NanoclawError) as refusal:
         await served.stub().RetryQuarantined(gateway.RetryQuarantinedRequest(request_id="q", id=file_id))
-    assert refusal.value.reason == "QUARANTINED_NOT_FOUND"
+    assert refusal.value.reason == ("QUARANTINED_NOT_FOUND" if file_id else "INVALID_FIELD")
 
 
 async def test_another_groups_name_does_not_open_a_quarantined_file(served: Any) -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from nanoclaw_core.errors import NanoclawError
-from nanoclaw_store import Slice
+from nanoclaw_store import Database, Slice
 from nanoclaw_store.migrations import migrate
 
 
@@ -127,7 +127,7 @@ def test_a_slice_names_its_log_and_its_folded_tables_among_its_own(pantry):
 _STARTER = """
 import sys
 from pathlib import Path
-from nanoclaw_store import Slice
+from nanoclaw_store import Database, Slice
 from nanoclaw_store.migrations import migrate
 path, folder, name = sys.argv[1:]
 tables = {"pantry": {"jars", "labels", "traps", "pantry_log", "pantry_requests"}, "kitchen": {"pots"}}[name]
@@ -194,3 +194,15 @@ async def test_opening_the_file_again_does_not_drop_the_locks_of_this_process(op
         [sys.executable, "-c", _PROBE, pantry.path], capture_output=True, text=True, check=False, timeout=30
     )
     assert "database is locked" in probe.stderr, probe.stdout
+
+
+@pytest.mark.parametrize("content", [b"no database at all", b"SQLite format 3\0" + b"\xff" * 4080])
+async def test_a_file_that_is_no_database_is_refused_and_left_as_it_is(pantry, content):
+    """With its name and what to do; whatever it is, it may be somebody's."""
+    pantry.path.parent.mkdir(parents=True, exist_ok=True)
+    pantry.path.write_bytes(content)
+    with pytest.raises(NanoclawError, match="STORE_UNREADABLE") as caught:
+        await Database.open(pantry.path, pantry.slice)
+    assert str(pantry.path) in caught.value.message
+    assert "restore it from a backup" in caught.value.next_step
+    assert pantry.path.read_bytes() == content

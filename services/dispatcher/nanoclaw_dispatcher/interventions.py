@@ -63,7 +63,7 @@ def check_seq(tx: Tx, seq: int) -> None:
         raise NanoclawError(
             Kind.INVALID,
             "CURSOR_INVALID",
-            f"the log of dispatches ends at {head.seq}, before {seq}",
+            f"after_seq: the log of dispatches ends at {head.seq}, before {seq}",
             next_step="watch from 0, or from the head",
             head_seq=head.seq,
         )

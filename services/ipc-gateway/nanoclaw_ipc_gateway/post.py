@@ -57,7 +57,7 @@ class Post:
             raise NanoclawError(
                 Kind.INVALID,
                 "CURSOR_INVALID",
-                f"there is no message {seq}",
+                f"after_seq: there is no message {seq}",
                 next_step="watch from 0, or from the head",
                 head_seq=head,
             )
