@@ -3,6 +3,8 @@
 import json
 from datetime import UTC, datetime
 
+from google.protobuf.timestamp_pb2 import Timestamp
+
 from nanoclaw.broker.v1 import broker_pb2 as pb
 from nanoclaw_cli.output import Columns
 from nanoclaw_cli.words import CALL_STATES, CALL_STATUSES, LEVELS, SETTLE_OUTCOMES, when
@@ -30,7 +32,12 @@ def age(call: pb.CallRecord) -> str:
     """How long ago it was asked for, where that has not ended: `3 h`; empty where it has."""
     if call.state not in _OPEN:
         return ""
-    seconds = int((datetime.now(UTC) - call.created_at.ToDatetime(tzinfo=UTC)).total_seconds())
+    return since(call.created_at)
+
+
+def since(moment: Timestamp) -> str:
+    """How long ago that was: `3 h`."""
+    seconds = int((datetime.now(UTC) - moment.ToDatetime(tzinfo=UTC)).total_seconds())
     for size, word in ((86400, "d"), (3600, "h"), (60, "min")):
         if seconds >= size:
             return f"{seconds // size} {word}"

@@ -16,14 +16,15 @@ Group = Annotated[str, typer.Option("--group", "-g", help="This group's calls on
 Provider = Annotated[str, typer.Option("--provider", "-p", help="Calls to this provider only.")]
 
 
-def _target(one: pb.CallFreeze) -> str:
+def target(one: pb.CallFreeze) -> str:
+    """Whom a freeze stops, in words."""
     if one.group:
         return f"group {one.group}"
     return f"provider {one.provider}" if one.provider else "all calls"
 
 
 COLUMNS: Columns = {
-    "frozen": _target,
+    "frozen": target,
     "at most": lambda one: LEVELS.word(one.max_level),
     "reason": lambda one: one.reason,
     "by": lambda one: one.principal,
@@ -62,8 +63,8 @@ async def unfreeze(
     if current().as_json:
         say_json(answer)
     else:
-        target = _target(pb.CallFreeze(group=group, provider=provider))
-        say(f"{target}: no longer frozen" if answer.changed else f"{target}: was not frozen")
+        what = target(pb.CallFreeze(group=group, provider=provider))
+        say(f"{what}: no longer frozen" if answer.changed else f"{what}: was not frozen")
 
 
 @command(app)

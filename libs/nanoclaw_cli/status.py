@@ -13,11 +13,13 @@ from nanoclaw.dispatcher.v1 import dispatcher_pb2 as dispatcher
 from nanoclaw.gateway.v1 import gateway_pb2 as gateway
 from nanoclaw.governance.v1 import governance_pb2 as governance
 from nanoclaw_cli import channels, desired
+from nanoclaw_cli.call_view import since
+from nanoclaw_cli.freezes import target
 from nanoclaw_cli.invocation import command, current
 from nanoclaw_cli.output import STATE_STYLES, console, say_json
 from nanoclaw_cli.services import SERVICES, Service
 from nanoclaw_cli.supervisor import is_serving, read_state
-from nanoclaw_cli.words import CALL_STATES, STATES
+from nanoclaw_cli.words import CALL_STATES, LEVELS, STATES
 from nanoclaw_core.errors import NanoclawError
 
 app = typer.Typer()
@@ -98,7 +100,12 @@ async def _dispatcher() -> dict[str, Any]:
 async def _broker() -> dict[str, Any]:
     async with channels.broker() as stub:
         answer = await stub.GetStatus(broker.GetStatusRequest())
-    return {"calls": {CALL_STATES.word(one.state): one.count for one in answer.counts}}
+    return {
+        "calls": {CALL_STATES.word(one.state): one.count for one in answer.counts},
+        "oldest_unknown": since(answer.oldest_unknown_at) if answer.HasField("oldest_unknown_at") else "",
+        "freezes": [f"{target(one)}: {LEVELS.word(one.max_level)} at the most" for one in answer.freezes],
+        "open_circuits": [one.provider for one in answer.breakers],
+    }
 
 
 async def _gateway() -> dict[str, Any]:
@@ -133,7 +140,10 @@ def _show(found: dict[str, Any]) -> None:
             over = "red" if one["doing"] > one["wip_limit"] else ""
             table.add_row(f"  {name}", Text(f"{one['doing']} of {one['wip_limit']} doing, {one['running']} run", over))
     if "calls" in found:
-        table.add_row("calls", _counts(found["calls"]))
+        age = found["oldest_unknown"]
+        table.add_row("calls", _counts(found["calls"], f", the oldest unknown since {age}" if age else ""))
+        table.add_row("frozen", Text("; ".join(found["freezes"]), "bold red")) if found["freezes"] else None
+        table.add_row("in trouble", Text(", ".join(found["open_circuits"]), "red")) if found["open_circuits"] else None
     if "files" in found:
         table.add_row("files", _counts(found["files"]))
         table.add_row("messages", str(found["messages"]))

@@ -9,6 +9,9 @@ from typing import Any
 import pytest
 
 from nanoclaw.broker.v1 import broker_pb2 as pb
+from nanoclaw.dispatcher.v1 import dispatcher_pb2
+from nanoclaw.gateway.v1 import gateway_pb2
+from nanoclaw.governance.v1 import governance_pb2
 from nanoclaw_core.errors import Kind, NanoclawError
 
 
@@ -198,3 +201,28 @@ async def test_one_call_is_shown_whole_and_nothing_twice(nanoclaw: Any, far_side
     ran = await nanoclaw("call", "get", "c2")
     assert "2 h ago" in ran.out
     assert "denied, APPROVAL_PENDING" in ran.out
+
+
+async def test_the_status_says_what_is_stopped_and_how_long_nobody_knows(nanoclaw: Any, far_side: Any) -> None:
+    """The age of the oldest UNKNOWN call, freezes, and what is left alone since it is in trouble."""
+    told = pb.GetStatusResponse(
+        counts=[pb.CallStateCount(state=pb.CALL_STATE_UNKNOWN, count=2)],
+        freezes=[pb.CallFreeze(provider="http", max_level=pb.ACCESS_LEVEL_L1)],
+        breakers=[pb.Breaker(provider="github", state=pb.Breaker.STATE_OPEN)],
+    )
+    told.oldest_unknown_at.FromSeconds(int(time.time()) - 7300)
+
+    others = [dispatcher_pb2, gateway_pb2, governance_pb2]
+
+    def answer(request: Any) -> Any:
+        if isinstance(request, pb.GetStatusRequest):
+            return told
+        return next(one.GetStatusResponse() for one in others if isinstance(request, one.GetStatusRequest))
+
+    far_side.answers["GetStatus"] = answer
+    lines = (await nanoclaw("status")).out.splitlines()
+    assert any("unknown 2, the oldest unknown since 2 h" in line for line in lines)
+    assert any("provider http: L1 at the most" in line for line in lines)
+    assert any(line.split() == ["in", "trouble", "github"] for line in lines)
+    status = (await nanoclaw("status", "--json")).json
+    assert (status["oldest_unknown"], status["open_circuits"]) == ("2 h", ["github"])
