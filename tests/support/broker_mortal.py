@@ -125,6 +125,10 @@ class NoTasks:
         """Never asked."""
         raise AssertionError
 
+    async def product(self, named: str) -> str:
+        """Never asked."""
+        raise AssertionError
+
 
 async def live(home: Path, life: int, mortality: Mortality, *, to_the_end: bool) -> None:
     """One life: what crashed is settled, then load until death, or until nothing is open any more."""
@@ -139,7 +143,7 @@ async def live(home: Path, life: int, mortality: Mortality, *, to_the_end: bool)
     await settle_crashed(database)
     reconciling = asyncio.create_task(reconciler.run())
     request = pb.GrantRequest(request_id="g", group="developer", provider="far", access_level=pb.ACCESS_LEVEL_L2)
-    await Grants(database, registry, News()).grant(FOUNDER, request, "")
+    await Grants(database, registry, News(), NoTasks().product).grant(FOUNDER, request, "")
     rounds = 1 if to_the_end else 1000
 
     async def caller(number: int) -> None:
