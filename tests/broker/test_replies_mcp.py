@@ -28,8 +28,8 @@ from nanoclaw_broker.providers.mcp.server import Pauses, ToolServer
 
 TOKEN = "pl4nted-token+of/the-broker=="
 TOOLS = {
-    "note": {"level": "L2", "kind": "mutating", "unknown_ends_by": "harmless", "seconds": 0.4},
-    "look": {"level": "L1", "kind": "read", "seconds": 0.4},
+    "note": {"level": "L2", "kind": "mutating", "unknown_ends_by": "harmless", "seconds": 0.25},
+    "look": {"level": "L1", "kind": "read", "seconds": 0.25},
 }
 ANSWER = {"content": [{"type": "text", "text": "done"}], "structuredContent": {"n": 1}, "isError": False}
 ASKED = ["sampling/createMessage", "elicitation/create", "roots/list", "ping", "tools/list", "notifications/progress",

@@ -69,10 +69,12 @@ class Postgres:
     async def _have_effects(self, connection: "Connection[Any]") -> None:
         if await connection.fetchval("SELECT to_regclass($1) IS NOT NULL", EFFECTS):
             return
-        from asyncpg import InsufficientPrivilegeError
+        from asyncpg import DuplicateTableError, InsufficientPrivilegeError, UniqueViolationError
 
         try:
             await connection.execute(_CREATE)
+        except (DuplicateTableError, UniqueViolationError):  # somebody else made it in the same moment
+            return
         except InsufficientPrivilegeError:
             step = f"have the database's owner run: {_CREATE}; GRANT SELECT, INSERT ON {EFFECTS} TO the broker's role"
             message = f"the table {EFFECTS} is not there, and the broker's role may not make it"
