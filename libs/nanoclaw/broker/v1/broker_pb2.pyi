@@ -1274,6 +1274,7 @@ class GrantRequest(_message.Message):
     access_level: Global___AccessLevel.ValueType
     requires_task_gate: _builtins.str
     product_id: _builtins.str
+    """For tasks of this product only; a product's name stands for its id."""
     allow_unverified: _builtins.bool
     """See Capability. Admins only."""
     @_builtins.property

@@ -166,6 +166,8 @@ class BrokerServiceServicer:
 
     def Grant(self, request, context):
         """Grants a group access to a provider; granting again renews. Up to L2 by main and admins, L3 by admins only.
+        Errors: NOT_FOUND PROVIDER_NOT_FOUND, ACTION_NOT_FOUND, PRODUCT_NOT_FOUND; UNAVAILABLE GOVERNANCE_UNAVAILABLE where
+        it is for a product, which only governance knows. Any group's name is taken: groups are configured elsewhere.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -45,7 +45,10 @@ class BrokerServiceStub:
     ListCalls: _grpc.UnaryUnaryMultiCallable[_broker_pb2.ListCallsRequest, _broker_pb2.ListCallsResponse]
     """The effect ledger, newest first."""
     Grant: _grpc.UnaryUnaryMultiCallable[_broker_pb2.GrantRequest, _broker_pb2.GrantResponse]
-    """Grants a group access to a provider; granting again renews. Up to L2 by main and admins, L3 by admins only."""
+    """Grants a group access to a provider; granting again renews. Up to L2 by main and admins, L3 by admins only.
+    Errors: NOT_FOUND PROVIDER_NOT_FOUND, ACTION_NOT_FOUND, PRODUCT_NOT_FOUND; UNAVAILABLE GOVERNANCE_UNAVAILABLE where
+    it is for a product, which only governance knows. Any group's name is taken: groups are configured elsewhere.
+    """
     Revoke: _grpc.UnaryUnaryMultiCallable[_broker_pb2.RevokeRequest, _broker_pb2.RevokeResponse]
     """Ends a grant, in force for the next call."""
     Settle: _grpc.UnaryUnaryMultiCallable[_broker_pb2.SettleRequest, _broker_pb2.SettleResponse]
@@ -104,7 +107,10 @@ class BrokerServiceAsyncStub(BrokerServiceStub):
     ListCalls: _aio.UnaryUnaryMultiCallable[_broker_pb2.ListCallsRequest, _broker_pb2.ListCallsResponse]  # type: ignore[assignment]
     """The effect ledger, newest first."""
     Grant: _aio.UnaryUnaryMultiCallable[_broker_pb2.GrantRequest, _broker_pb2.GrantResponse]  # type: ignore[assignment]
-    """Grants a group access to a provider; granting again renews. Up to L2 by main and admins, L3 by admins only."""
+    """Grants a group access to a provider; granting again renews. Up to L2 by main and admins, L3 by admins only.
+    Errors: NOT_FOUND PROVIDER_NOT_FOUND, ACTION_NOT_FOUND, PRODUCT_NOT_FOUND; UNAVAILABLE GOVERNANCE_UNAVAILABLE where
+    it is for a product, which only governance knows. Any group's name is taken: groups are configured elsewhere.
+    """
     Revoke: _aio.UnaryUnaryMultiCallable[_broker_pb2.RevokeRequest, _broker_pb2.RevokeResponse]  # type: ignore[assignment]
     """Ends a grant, in force for the next call."""
     Settle: _aio.UnaryUnaryMultiCallable[_broker_pb2.SettleRequest, _broker_pb2.SettleResponse]  # type: ignore[assignment]
@@ -190,7 +196,10 @@ class BrokerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _broker_pb2.GrantRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_broker_pb2.GrantResponse, _abc.Awaitable[_broker_pb2.GrantResponse]]:
-        """Grants a group access to a provider; granting again renews. Up to L2 by main and admins, L3 by admins only."""
+        """Grants a group access to a provider; granting again renews. Up to L2 by main and admins, L3 by admins only.
+        Errors: NOT_FOUND PROVIDER_NOT_FOUND, ACTION_NOT_FOUND, PRODUCT_NOT_FOUND; UNAVAILABLE GOVERNANCE_UNAVAILABLE where
+        it is for a product, which only governance knows. Any group's name is taken: groups are configured elsewhere.
+        """
 
     @_abc_1.abstractmethod
     def Revoke(

@@ -963,6 +963,9 @@ class CreateTaskRequest(_message.Message):
     """… or by name; both must agree."""
     scope: Global___Scope.ValueType
     assigned_group: _builtins.str
+    """Any name: groups are the dispatcher's configuration (its ListGroups). A task of one that it has not is blocked with
+    UNKNOWN_GROUP once it is READY.
+    """
     gate: Global___Gate.ValueType
     human_gate: _builtins.bool
     risk: Global___Risk.ValueType
