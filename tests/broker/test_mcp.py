@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import mcp_bytes
 import mcp_far_side
 import pytest
 import uvicorn
@@ -223,6 +224,18 @@ async def test_an_answer_that_is_too_large_is_not_read(
     with pytest.raises(NoReply):
         await far.call("note", text="much")
     assert not [record for record in caplog.records if record.name.startswith(("mcp", "client"))]
+
+
+async def test_a_line_without_an_end_ends_the_connection(tmp_path: Path) -> None:
+    """A child can't fill the memory: what is longer than an answer may be is not kept, and it is started anew."""
+    command = [sys.executable, "-I", "-S", mcp_bytes.__file__, str(tmp_path)]
+    async with running(Far(tmp_path, command=command)) as far:
+        await asyncio.wait_for(far.server.connected.wait(), 30)
+        (tmp_path / "reply").write_bytes(b"x" * (3 * MOST_ANSWER))
+        far.server.connected.clear()
+        with pytest.raises(NoReply):
+            await far.call("note", text="x")
+        await asyncio.wait_for(far.server.connected.wait(), 30)
 
 
 async def test_an_answer_that_is_none_stays_out_of_the_log(

@@ -198,6 +198,30 @@ async def test_an_answer_is_cut_to_what_an_agent_takes(db: Remote) -> None:
     assert MOST_ANSWER < 50_000
 
 
+async def test_what_is_too_large_to_hold_is_refused_and_undone(db: Remote) -> None:
+    """A value of 20 MB is not read into memory; a write that answers one has not happened."""
+    huge = "hex(zeroblob(10000000))" if db.kind == "sqlite" else "repeat('x', 20000000)"
+    code = "SQL_REFUSED" if db.kind == "sqlite" else "ANSWER_TOO_LARGE"
+    for action, sql in (("query", f"SELECT {huge}"), ("execute", f"DELETE FROM parts RETURNING {huge}")):
+        with pytest.raises(ActionFailed) as refused:
+            await db.run(action, sql)
+        assert refused.value.code == code
+    assert len(await db.outside("SELECT * FROM parts")) == 3
+
+
+async def test_a_value_that_can_not_be_read_is_said_to_be(server: str, tmp_path: Path) -> None:
+    """A year after 9999 has no place in Python: the agent is told to cast it, and a write is undone."""
+    db = Remote("postgres", server, tmp_path / "home")
+    await db.reset()
+    for action, sql in (("query", "SELECT {}"), ("execute", "DELETE FROM parts RETURNING {}")):
+        with pytest.raises(ActionFailed) as failed:
+            await db.run(action, sql.format("'20000-01-01'::timestamp"))
+        assert failed.value.code == "ANSWER_NOT_READABLE"
+    assert len(await db.outside("SELECT * FROM parts")) == 3
+    rows = (await db.run("query", "SELECT parts, array[parts] FROM parts WHERE name = 'nut'")).data["rows"]
+    assert rows == [[{"name": "nut", "amount": 2}, [{"name": "nut", "amount": 2}]]]
+
+
 async def test_values_that_do_not_fit_are_the_callers_mistake(db: Remote) -> None:
     """Too many of them, or of another type."""
     with pytest.raises(ActionFailed) as refused:
