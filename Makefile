@@ -10,6 +10,9 @@ PLUGINS := $(or $(DOCKER_CONFIG),$(HOME)/.docker)/cli-plugins
 TOOLS  := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/nanoclaw/bin
 PROTOS := $(sort $(wildcard protos/nanoclaw/*/v1/*.proto))
 
+# Where this is set, each of the many short processes of tests and services compiles anew all that it imports.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help demo demo-docker up down logs ps images operator serve serve-detached stop status test fuzz test-system test-crash test-docker test-clients check lint format types walls stubs-in-step breaking protos release-protos jaeger compose sbom bench requirements clean
 
 help: ## list the targets

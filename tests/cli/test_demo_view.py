@@ -89,6 +89,7 @@ async def test_the_ending_gives_whole_ids_and_says_how_to_go_on(width: int, home
 def test_a_command_to_paste_finds_the_same_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where `nanoclaw` is not on PATH by its path, and with --home unless that is where it looks anyway."""
     installed = Path(sys.executable).parent / "nanoclaw"
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", str(installed.parent))
     assert pasted(DEFAULT_HOME.absolute()) == "nanoclaw"
     monkeypatch.setenv("PATH", "/nowhere")
