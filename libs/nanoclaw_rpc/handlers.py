@@ -1,7 +1,8 @@
 """Between grpc's handlers and ours: what a stub registers, as functions from request bytes to response bytes."""
 
+import asyncio
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import grpc
@@ -88,12 +89,12 @@ def stream(handler: Any) -> Proceed:
     parse, serialize = _parser(handler), handler.response_serializer
 
     async def run(request: Any, call: Call) -> None:
-        context = call.context
-        responses = behaviour(parse(request), _Writer(context, serialize))
+        writer = _Writer(call.context, serialize)
+        responses = behaviour(parse(request), writer)
         if inspect.isasyncgen(responses):
             try:
                 async for response in responses:
-                    await context.write(serialize(response))
+                    await writer.write(response)
             finally:
                 await responses.aclose()
         else:
@@ -102,16 +103,37 @@ def stream(handler: Any) -> Proceed:
     return run
 
 
+_FIRST_SECONDS = 1.0
+"""How long a cancelled stream waits for its first message to be gone."""
+
+
 class _Writer:
     """A context whose write serializes, for handlers that write instead of yielding."""
 
     def __init__(self, context: Any, serialize: Callable[[Any], bytes]) -> None:
         self._context = context
         self._serialize = serialize
+        self._begun = False
 
     async def write(self, message: Any) -> None:
         """Sends one response."""
-        await self._context.write(self._serialize(message))
+        writing = self._context.write(self._serialize(message))
+        if self._begun:
+            await writing
+        else:
+            await _whole(writing)
+            self._begun = True
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._context, name)
+
+
+async def _whole(writing: Awaitable[None]) -> None:
+    """Sees the first write through though its task is cancelled: the metadata go with it, and while they are on their
+    way grpc can't send a status, and would keep the call open for ever."""
+    sending = asyncio.ensure_future(writing)
+    try:
+        await asyncio.shield(sending)
+    except asyncio.CancelledError:
+        await asyncio.wait({sending}, timeout=_FIRST_SECONDS)
+        raise

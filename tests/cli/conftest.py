@@ -81,9 +81,10 @@ class FarSide:
 
 @pytest.fixture
 def quiet() -> Iterator[None]:
-    """The far sides run in this process; their log lines are not the command's output."""
+    """The far sides run in this process; their log lines are not the command's output. No logger keeps that."""
     before = structlog.get_config()
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    nothing = structlog.make_filtering_bound_logger(logging.CRITICAL)
+    structlog.configure(wrapper_class=nothing, cache_logger_on_first_use=False)
     yield
     structlog.configure(**before)
 

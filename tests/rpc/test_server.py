@@ -1,6 +1,7 @@
 """A server listens where it may, alone, and says goodbye properly."""
 
 import asyncio
+import contextlib
 import fcntl
 import os
 import signal
@@ -288,6 +289,20 @@ async def test_a_stop_ends_streams_at_once_with_a_word(serve, dial, spec, puppet
         await anext(watch)
     assert (caught.value.kind, caught.value.reason) == (Kind.UNAVAILABLE, "STOPPING")
     assert len(puppet.watch_ended) == 1
+
+
+@pytest.mark.parametrize("turns", range(0, 12, 3))
+async def test_a_stop_waits_for_no_stream_that_has_just_begun(serve, dial, spec, puppet, turns):
+    """However far its first message is: grpc can't end a call while that is on its way, and would keep it open."""
+    server = await serve(spec, drain_seconds=30)
+    watch = stubs.GovernanceServiceStub(dial(server)).WatchTasks(pb.WatchTasksRequest())
+    first = asyncio.ensure_future(anext(watch))
+    await puppet.entered.wait()
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    await asyncio.wait_for(server.stop(), 10)
+    with contextlib.suppress(NanoclawError):
+        await first
 
 
 async def test_a_stream_that_comes_while_it_stops_is_sent_away(serve, dial, spec, puppet):
