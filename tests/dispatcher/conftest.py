@@ -3,7 +3,7 @@
 import importlib.util
 import logging
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -39,13 +39,10 @@ async def engine() -> AsyncIterator["fake_runtime.FakeEngine"]:
 
 
 @pytest.fixture(autouse=True)
-def quiet() -> Iterator[None]:
+def quiet() -> None:
     """Only what went wrong is worth reading. No logger keeps that for the tests of others."""
-    before = structlog.get_config()
     errors = structlog.make_filtering_bound_logger(logging.ERROR)
     structlog.configure(wrapper_class=errors, cache_logger_on_first_use=False)
-    yield
-    structlog.configure(**before)
 
 
 @pytest_asyncio.fixture

@@ -148,8 +148,8 @@ def test_other_libraries_lines_come_in_the_same_form(lines):
 
 def test_setting_up_twice_tells_each_line_once(lines):
     """Tests and restarts in one process do not double the log, and the last service's name counts."""
-    log = logger()
     lines()
+    log = logger()
     read = lines()
     log.warning("x")
     logging.getLogger("other").warning("y")
