@@ -177,6 +177,13 @@ async def test_a_key_that_is_used_twice_happens_once(db: Remote) -> None:
     assert await db.outside("SELECT sum(amount) FROM parts") == [(9,)]
 
 
+async def test_first_writers_that_come_at_once_all_get_through(db: Remote) -> None:
+    """Each makes the effects' table if it is not there, and PostgreSQL tells those who come second in several ways."""
+    effects = [Effect(f"01CALL{number}", "developer", "t1") for number in range(12)]
+    writes = (db.run("execute", "UPDATE parts SET amount = 7", effect=effect) for effect in effects)
+    assert {answer.data["affected"] for answer in await asyncio.gather(*writes)} == {3}
+
+
 async def test_what_is_still_under_way_is_waited_for(db: Remote) -> None:
     """Verifying never says no to a write that then commits."""
     writing = asyncio.create_task(db.run("execute", "UPDATE parts SET amount = 7"))

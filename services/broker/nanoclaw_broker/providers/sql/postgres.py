@@ -69,11 +69,11 @@ class Postgres:
     async def _have_effects(self, connection: "Connection[Any]") -> None:
         if await connection.fetchval("SELECT to_regclass($1) IS NOT NULL", EFFECTS):
             return
-        from asyncpg import DuplicateTableError, InsufficientPrivilegeError, UniqueViolationError
+        from asyncpg import DuplicateObjectError, DuplicateTableError, InsufficientPrivilegeError, UniqueViolationError
 
         try:
             await connection.execute(_CREATE)
-        except (DuplicateTableError, UniqueViolationError):  # somebody else made it in the same moment
+        except (DuplicateTableError, DuplicateObjectError, UniqueViolationError):  # somebody made it just now
             return
         except InsufficientPrivilegeError:
             step = f"have the database's owner run: {_CREATE}; GRANT SELECT, INSERT ON {EFFECTS} TO the broker's role"
