@@ -122,7 +122,8 @@ def _show(found: dict[str, Any]) -> None:
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="dim")
     table.add_column(overflow="fold")
-    table.add_row("at", found["at"]) if found["at"] else table.add_row("home", found["home"])
+    where = "at" if found["at"] else "home"
+    table.add_row(where, found[where])
     services = Text("  ").join(
         Text(f"● {name}" if one["serving"] else f"○ {name}", style="green" if one["serving"] else "red")
         for name, one in found["services"].items()
@@ -142,8 +143,10 @@ def _show(found: dict[str, Any]) -> None:
     if "calls" in found:
         age = found["oldest_unknown"]
         table.add_row("calls", _counts(found["calls"], f", the oldest unknown since {age}" if age else ""))
-        table.add_row("frozen", Text("; ".join(found["freezes"]), "bold red")) if found["freezes"] else None
-        table.add_row("in trouble", Text(", ".join(found["open_circuits"]), "red")) if found["open_circuits"] else None
+        if found["freezes"]:
+            table.add_row("frozen", Text("; ".join(found["freezes"]), "bold red"))
+        if found["open_circuits"]:
+            table.add_row("in trouble", Text(", ".join(found["open_circuits"]), "red"))
     if "files" in found:
         table.add_row("files", _counts(found["files"]))
         table.add_row("messages", str(found["messages"]))

@@ -40,10 +40,15 @@ def decode(token: str) -> tuple[Any, ...]:
     except (binascii.Error, ValueError, RecursionError):
         parts = None
     if not isinstance(parts, list) or not parts or not all(type(part) in (str, int) for part in parts):
-        raise NanoclawError(
-            Kind.INVALID,
-            "PAGE_TOKEN_INVALID",
-            "page_token is none of ours",
-            next_step="send the next_page_token of the page before, or none to begin anew",
-        )
+        raise token_invalid("is none of ours")
     return tuple(parts)
+
+
+def token_invalid(problem: str) -> NanoclawError:
+    """PAGE_TOKEN_INVALID, for a token that is not the one of the page before."""
+    return NanoclawError(
+        Kind.INVALID,
+        "PAGE_TOKEN_INVALID",
+        f"page_token {problem}",
+        next_step="send the next_page_token of the page before, or none to begin anew",
+    )

@@ -65,8 +65,9 @@ class Budgets:
 
     def _read(self, tx: Tx, group: str) -> pb.GetBudgetResponse:
         overrun = budgets.frozen(tx, group)
+        midnight = midnight_after(tx.now)
         return pb.GetBudgetResponse(
-            lines=[_line(line, midnight_after(tx.now)) for line in budgets.lines(tx, group, self._limits)],
+            lines=[_line(line, midnight) for line in budgets.lines(tx, group, self._limits)],
             frozen=overrun is not None,
             frozen_reason=overrun["reason"] if overrun is not None else "",
         )

@@ -55,7 +55,7 @@ def get(tx: Tx, request: pb.GetCallRequest, group: str, *, operator_needed: bool
         raise invalid("call_id", "neither it nor group and request_id are given", "name the call; ListCalls tells them")
     if row is None or group not in ("", row["group_name"]):
         field = "call_id" if request.call_id else "request_id"
-        raise not_found("call", getattr(request, field), field, "list them with ListCalls, or `nanoclaw calls`")
+        raise not_found("call", getattr(request, field), field, records.LISTED)
     answer = calls.answer_of(tx, row["call_id"])
     response = pb.GetCallResponse(call=record(tx, row))
     if answer:

@@ -16,7 +16,8 @@ from nanoclaw_broker.deeds import BROKER, log_deed
 from nanoclaw_broker.facts import Ask, Facts
 from nanoclaw_broker.ledger import KEEPING, PENDING, Kind, State, UnknownEnd, first_state
 from nanoclaw_broker.policy import POLICY_VERSION
-from nanoclaw_broker.tables import LOG, answers, calls, refusals
+from nanoclaw_broker.tables import answers, calls, refusals
+from nanoclaw_core.principal import Caller
 from nanoclaw_store import Change, Tx, prepare
 
 _END = ("state", "code", "reason", "result_summary", "answer_sha256", "duration_ms", "cost_micros", "updated_at")
@@ -186,20 +187,18 @@ def _columns(tx: Tx, facts: Facts, entry: Entry) -> dict[str, Any]:
 
 def _write(tx: Tx, ask: Ask, entry: Entry, action: str, columns: dict[str, Any], *beside: Change) -> None:
     tx.run(_INSERT, call_id=entry.call_id, **columns)
-    LOG.append(
+    log_deed(
         tx,
-        action=action,
-        principal=entry.principal,
-        via=entry.via,
-        attempt_id=ask.attempt,
+        Caller(entry.principal, via=entry.via, attempt=ask.attempt),
+        action,
+        _image(entry.call_id, columns),
+        *beside,
+        request_id=ask.request_id,
+        trace_id=entry.trace_id,
         subject=entry.call_id,
         task_id=ask.task_id,
         to_state=columns["state"],
         reason=columns["code"],
-        policy_version=POLICY_VERSION,
-        request_ref=ask.request_id,
-        trace_id=entry.trace_id,
-        changes=[_image(entry.call_id, columns), *beside],
     )
 
 

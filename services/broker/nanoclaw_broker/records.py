@@ -15,6 +15,8 @@ _BY_REQUEST = prepare(
 )
 _COUNTS = prepare(select(calls.c.state, func.count().label("count")).group_by(calls.c.state))
 
+LISTED = "list them with ListCalls, or `nanoclaw calls`"
+"""Where the ids of calls are found."""
 FILTERS = ("group_name", "provider", "task_id", "states")
 
 

@@ -27,7 +27,7 @@ class Settling:
         def unit(tx: Tx) -> pb.SettleResponse:
             row = records.by_id(tx, request.call_id)
             if row is None:
-                raise not_found("call", request.call_id, "call_id", "list them with ListCalls, or `nanoclaw calls`")
+                raise not_found("call", request.call_id, "call_id", records.LISTED)
             answer = settled_answers.settled(request.call_id, outcome, caller.principal)
             references = {"request_id": request.request_id, "trace_id": trace_id}
             if not settlements.clear_up(tx, request.call_id, outcome, answer, caller, note, **references):

@@ -80,11 +80,11 @@ def update(tx: Tx, row: sqlite3.Row, **new: Any) -> Change:
     state = AttemptState(row["state"])
     target = AttemptState(new["state"])
     if target not in ATTEMPT_TRANSITIONS[state] and not (target is state and state in LIVE):
-        raise _changed(row, f"is {state} and can't become {target}")
+        raise conflict("attempt", row, f"is {state} and can't become {target}")
     values = {name: row[name] for name in _COLUMNS} | new | {"state": str(target)}
     given = {f"new_{name}": value for name, value in values.items()}
     if not tx.run(UPDATE, which=row["fence"], expected=str(state), **given):
-        raise _changed(row, "was changed by somebody else")
+        raise conflict("attempt", row, "was changed by somebody else")
     changed = {name: value for name, value in values.items() if value != row[name]}
     return Change(tables.attempts.name, {"fence": row["fence"]}, changed)
 
@@ -94,11 +94,12 @@ def _last_fence(tx: Tx) -> int:
     return int(row[0]) if row is not None else 0
 
 
-def _changed(row: sqlite3.Row, what: str) -> NanoclawError:
+def conflict(noun: str, row: sqlite3.Row, what: str) -> NanoclawError:
+    """Somebody else changed the dispatch, or its attempt, first."""
     return NanoclawError(
         Kind.CONFLICT,
         "DISPATCH_CHANGED",
-        f"attempt {row['id']} {what}",
+        f"{noun} {row['id']} {what}",
         next_step="read the dispatch again and decide anew",
         state=row["state"],
     )

@@ -120,7 +120,7 @@ def next_attempt(tx: Tx, dispatch_id: str, *, instance: str) -> Enqueued:
     row = _must(tx.one(BY_ID, id=dispatch_id))
     taken = tx.one(attempts.LIVE_OF_GROUP, task=row["task_id"], group=row["group_name"])
     if row["state"] != DispatchState.ENQUEUED or taken is not None:
-        raise conflict(row, "has an attempt alive, or waits for none")
+        raise attempts.conflict("dispatch", row, "has an attempt alive, or waits for none")
     number = row["attempts"] + 1
     change = _update(tx, row, attempts=number, not_before="")
     attempt, attempt_change = attempts.insert(tx, dict(row), number)
@@ -211,25 +211,14 @@ def log_adoption(tx: Tx, row: sqlite3.Row, *, instance: str, before: str) -> Non
     _log(tx, "adopt", row, DispatchState(row["state"]), [], "", instance=instance, facts={"before": before})
 
 
-def conflict(row: Mapping[str, Any] | sqlite3.Row, what: str) -> NanoclawError:
-    """Somebody else changed the dispatch first."""
-    return NanoclawError(
-        Kind.CONFLICT,
-        "DISPATCH_CHANGED",
-        f"dispatch {row['id']} {what}",
-        next_step="read the dispatch again and decide anew",
-        state=row["state"],
-    )
-
-
 def _update(tx: Tx, row: sqlite3.Row, **new: Any) -> Change:
     state = DispatchState(row["state"])
     target = DispatchState(new.get("state", state))
     if target not in TRANSITIONS[state] and not (target is state and state in OPEN_STATES):
-        raise conflict(row, f"is {state} and can't become {target}")
+        raise attempts.conflict("dispatch", row, f"is {state} and can't become {target}")
     values = {name: row[name] for name in _COLUMNS} | new | {"state": str(target), "updated_at": tx.now}
     if not tx.run(UPDATE, which=row["id"], expected=str(state), **{f"new_{k}": v for k, v in values.items()}):
-        raise conflict(row, "was changed by somebody else")
+        raise attempts.conflict("dispatch", row, "was changed by somebody else")
     changed = {name: value for name, value in values.items() if value != row[name]}
     return Change(tables.dispatches.name, {"id": row["id"]}, changed)
 

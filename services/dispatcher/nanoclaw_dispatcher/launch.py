@@ -101,7 +101,9 @@ class Launch:
         dispatch, means = self._dispatch, self._means
         if not dispatch["to_state"]:
             return await self._bind()
-        first = means.database.read(lambda tx: attempts.first(tx, dispatch["id"]))
+        first = self._attempt
+        if first["number"] != 1:
+            first = means.database.read(lambda tx: attempts.first(tx, dispatch["id"]))
         binding = pb.AttemptBinding(group=first["group_name"], attempt_id=first["id"], fence=first["fence"])
         try:
             claimed = await means.steadily(

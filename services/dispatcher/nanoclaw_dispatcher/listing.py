@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from sqlalchemy import and_, bindparam, or_, select
 
-from nanoclaw_core.errors import invalid, not_found
+from nanoclaw_core.errors import not_found
 from nanoclaw_dispatcher import attempts, dispatches, tables
 from nanoclaw_dispatcher.lifecycle import DispatchState
 from nanoclaw_store import Tx, prepare
@@ -45,8 +45,6 @@ class Found(NamedTuple):
 
 def find(tx: Tx, name: str) -> Found:
     """By id, or by key. Raises INVALID_FIELD for no name, DISPATCH_NOT_FOUND."""
-    if not name:
-        raise invalid("dispatch_id", "is empty", f"send its id or its key; {_WHERE}")
     row = tx.one(dispatches.BY_ID, id=name) or tx.one(dispatches.BY_KEY, key=name)
     if row is None:
         raise not_found("dispatch", name, "dispatch_id", _WHERE)

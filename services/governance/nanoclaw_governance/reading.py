@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from nanoclaw.governance.v1 import governance_pb2 as pb
-from nanoclaw_core.errors import Kind, NanoclawError, denied
+from nanoclaw_core.errors import denied
 from nanoclaw_core.principal import Caller
 from nanoclaw_governance.tables import SLICE
 from nanoclaw_rpc import page
@@ -22,12 +22,7 @@ def after(request: page.Paged, *beginning: str | int) -> tuple[Any, ...]:
         for part, first in zip(parts, beginning, strict=True)
     )
     if not fits:
-        raise NanoclawError(
-            Kind.INVALID,
-            "PAGE_TOKEN_INVALID",
-            "page_token is of another list",
-            next_step="send the next_page_token of the page before, or none to begin anew",
-        )
+        raise page.token_invalid("is of another list")
     return parts
 
 

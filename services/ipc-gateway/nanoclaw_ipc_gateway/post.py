@@ -32,12 +32,7 @@ class Post:
         most = page.size(request)
         (after,) = page.decode(request.page_token) or (0,)
         if not isinstance(after, int):
-            raise NanoclawError(
-                Kind.INVALID,
-                "PAGE_TOKEN_INVALID",
-                "page_token is none of ours",
-                next_step="send the next_page_token of the page before, or none to begin anew",
-            )
+            raise page.token_invalid("is none of ours")
         rows = self._database.read(
             partial(messages.page, after_seq=after, group=request.group, task_id=request.task_id, most=most + 1)
         )
