@@ -11,6 +11,7 @@ from nanoclaw.governance.v1 import governance_pb2
 from nanoclaw_core import VERSION
 from nanoclaw_core.errors import Kind, NanoclawError
 from nanoclaw_dispatcher import servicer
+from nanoclaw_rpc import page
 
 
 async def refusal(call: Any) -> NanoclawError:
@@ -199,11 +200,26 @@ async def test_a_bad_request_is_told_its_field_and_the_next_step(world: Any, req
 async def test_a_page_token_of_somebody_else_is_refused(world: Any) -> None:
     """Never taken for the beginning."""
     api = await world.api(await world.dispatcher())
-    for call in (
-        api.ListDispatches(pb.ListDispatchesRequest(page_token="forged")),
-        api.ListGroups(pb.ListGroupsRequest(page_token="forged")),
-    ):
-        assert (await refusal(call)).reason == "PAGE_TOKEN_INVALID"
+    for token in ("forged", page.encode(7), page.encode("x", "y")):
+        for call in (
+            api.ListDispatches(pb.ListDispatchesRequest(page_token=token)),
+            api.ListGroups(pb.ListGroupsRequest(page_token=token)),
+        ):
+            assert (await refusal(call)).reason == "PAGE_TOKEN_INVALID"
+
+
+async def test_a_page_of_dispatches_fits_into_a_message(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever their agents wrote last: it ends earlier, and the next one goes on there."""
+    api = await done(world, "t1", "t2", "t3")
+    everything = (await api.ListDispatches(pb.ListDispatchesRequest())).dispatches
+    monkeypatch.setattr(page, "MOST_BYTES", everything[0].ByteSize() + 10)
+    found, token = [], ""
+    for _ in everything:
+        answer = await api.ListDispatches(pb.ListDispatchesRequest(page_size=500, page_token=token))
+        assert len(answer.dispatches) == 1
+        found += answer.dispatches
+        token = answer.next_page_token
+    assert (found, token) == (list(everything), "")
 
 
 async def test_a_dispatch_that_is_not_there_is_not_found(world: Any) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from nanoclaw.gateway.v1 import gateway_pb2 as gateway
 from nanoclaw_core.errors import NanoclawError
+from nanoclaw_rpc import page
 
 OPEN = gateway.OpenMailboxRequest(request_id="open", attempt_id="nc-a-1", group="developer", task_id="t-1", fence=1)
 
@@ -45,6 +46,29 @@ async def test_messages_are_kept_in_order_with_who_sent_them(served: Any) -> Non
     ]
     assert [m.text for m in await listed(stub, group="developer")] == ["two", "three"]
     assert [m.text for m in await listed(stub, task_id="t-1")] == ["two"]
+
+
+async def test_long_messages_are_listed_page_by_page(served: Any) -> None:
+    """An agent can't put the list out of an operator's reach: ten of the longest are more than one answer holds."""
+    agent, text = served.mailbox(), "x" * (1024 * 1024 - 100)
+    for _ in range(10):
+        await say(agent, text)
+    stub, seen, token = served.stub(), [], ""
+    while True:
+        response = await stub.ListMessages(gateway.ListMessagesRequest(page_size=500, page_token=token))
+        seen += [(message.seq, len(message.text)) for message in response.messages]
+        token = response.next_page_token
+        if not token:
+            break
+    assert seen == [(seq, len(text)) for seq in range(1, 11)]
+
+
+@pytest.mark.parametrize("token", ["forged", page.encode("x"), page.encode(1, 2), page.encode(1 << 63)])
+async def test_a_page_token_of_another_list_is_refused(served: Any, token: str) -> None:
+    """Neither the beginning nor an internal error."""
+    with pytest.raises(NanoclawError) as refusal:
+        await served.stub().ListMessages(gateway.ListMessagesRequest(page_token=token))
+    assert refusal.value.reason == "PAGE_TOKEN_INVALID"
 
 
 async def test_a_watcher_misses_nothing_and_is_told_at_once(served: Any) -> None:

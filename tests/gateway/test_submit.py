@@ -10,6 +10,7 @@ import pytest
 
 from nanoclaw.gateway.v1 import gateway_pb2 as gateway
 from nanoclaw_core.errors import NanoclawError
+from nanoclaw_rpc.page import encode
 
 CREATE = {"type": "gov_create", "title": "t", "task_type": "BUG"}
 
@@ -179,3 +180,7 @@ async def test_the_quarantine_is_listed_page_by_page(served: Any) -> None:
         if not token:
             break
     assert names == [f"bad-{number}.json" for number in (4, 3, 2, 1, 0)]
+    for foreign in ("forged", encode(7), encode("x", "y")):
+        with pytest.raises(NanoclawError) as refusal:
+            await stub.ListQuarantine(gateway.ListQuarantineRequest(page_token=foreign))
+        assert refusal.value.reason == "PAGE_TOKEN_INVALID"

@@ -33,13 +33,44 @@ def encoded(text: str) -> str:
 @pytest.mark.parametrize(
     "token",
     ["x", "====", "ä", "not base64!", encoded("{}"), encoded("[]"), encoded("[true]"), encoded("[1.5]"),
-     encoded("[[1]]"), encoded("null"), encoded("[" * 100_000)],
+     encoded("[[1]]"), encoded("null"), encoded("[" * 100_000), encoded('["\\ud800"]')],
 )  # fmt: skip
 def test_a_token_of_somebody_else_is_refused(token):
     """Never an internal error, whatever is sent."""
     with pytest.raises(NanoclawError) as caught:
         page.decode(token)
     assert caught.value.reason == "PAGE_TOKEN_INVALID"
+
+
+@pytest.mark.parametrize("parts", [("x",), (1, 2), (1, "x", 2), ("1", "x"), (-1, "x"), (1 << 63, "x")])
+def test_a_token_of_another_list_is_refused(parts):
+    """Other keys than the list sorts by, or numbers that no row has: neither the beginning nor an internal error."""
+    with pytest.raises(NanoclawError) as caught:
+        page.after(pb.ListTasksRequest(page_token=page.encode(*parts)), 0, "")
+    assert caught.value.reason == "PAGE_TOKEN_INVALID"
+    assert page.after(pb.ListTasksRequest(page_token=page.encode(7, "x")), 0, "") == (7, "x")
+    assert page.after(pb.ListTasksRequest(), 0, "") == (0, "")
+
+
+@given(sizes=st.lists(st.integers(0, 60), max_size=30), most=st.integers(1, 10))
+def test_pages_hold_what_fits_and_lead_to_every_row_once(sizes, most):
+    """At most so many rows, at most so many bytes, but one row at least, whatever its size."""
+    rows = list(enumerate(sizes))
+    seen, start = [], -1
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(page, "MOST_BYTES", 100)
+        while True:
+            found = [row for row in rows if row[0] > start][: most + 1]
+            messages, token = page.cut(
+                found, most, lambda row: pb.Task(id=str(row[0]), title="x" * row[1]), lambda row: (row[0],)
+            )
+            assert len(messages) <= most
+            assert len(messages) == 1 or sum(message.ByteSize() for message in messages) <= 100
+            seen += [int(message.id) for message in messages]
+            if not token:
+                break
+            (start,) = page.decode(token)
+    assert seen == [number for number, _ in rows]
 
 
 @given(st.text())

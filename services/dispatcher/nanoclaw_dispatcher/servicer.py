@@ -31,12 +31,12 @@ class Dispatcher(dispatcher_pb2_grpc.DispatcherServiceServicer):
 
     async def ListDispatches(self, request: pb.ListDispatchesRequest, context: Any) -> pb.ListDispatchesResponse:
         wanted = listing.Filter(request.task_id, request.group, messages.state_words(request.states))
-        before, most = str((page.decode(request.page_token) or ("",))[0]), page.size(request)
+        (before,), most = page.after(request, ""), page.size(request)
         found = await self._database.read_in_thread(lambda tx: listing.page(tx, wanted, before, most + 1))
-        return pb.ListDispatchesResponse(
-            dispatches=[messages.dispatch_message(*each) for each in found[:most]],
-            next_page_token=page.encode(found[most - 1].dispatch["id"]) if len(found) > most else "",
+        shown, token = page.cut(
+            found, most, lambda each: messages.dispatch_message(*each), lambda each: (each.dispatch["id"],)
         )
+        return pb.ListDispatchesResponse(dispatches=shown, next_page_token=token)
 
     async def GetDispatch(self, request: pb.GetDispatchRequest, context: Any) -> pb.GetDispatchResponse:
         found = self._database.read(lambda tx: listing.find(tx, request.dispatch_id))
@@ -98,14 +98,17 @@ class Dispatcher(dispatcher_pb2_grpc.DispatcherServiceServicer):
                 yield pb.WatchDispatchesResponse(seq=seq)
 
     async def ListGroups(self, request: pb.ListGroupsRequest, context: Any) -> pb.ListGroupsResponse:
-        after, most = str((page.decode(request.page_token) or ("",))[0]), page.size(request)
+        (after,), most = page.after(request, ""), page.size(request)
         groups = sorted((g for g in self._means.groups if g.name > after), key=lambda group: group.name)
         running = self._database.read(attempts.running_by_group)
         doing = self._engine.board.doing()
-        return pb.ListGroupsResponse(
-            groups=[messages.group_message(g, running.get(g.name, 0), doing.get(g.name, 0)) for g in groups[:most]],
-            next_page_token=page.encode(groups[most - 1].name) if len(groups) > most else "",
+        shown, token = page.cut(
+            groups,
+            most,
+            lambda g: messages.group_message(g, running.get(g.name, 0), doing.get(g.name, 0)),
+            lambda g: (g.name,),
         )
+        return pb.ListGroupsResponse(groups=shown, next_page_token=token)
 
     async def GetStatus(self, request: pb.GetStatusRequest, context: Any) -> pb.GetStatusResponse:
         engine, runtimes = self._engine, self._means.runtimes.values()

@@ -7,6 +7,7 @@ from sqlalchemy import bindparam, insert, select, update
 from nanoclaw_governance import rates, tasks
 from nanoclaw_governance.act import Act
 from nanoclaw_governance.approval import Approval, decide, seen
+from nanoclaw_governance.form import check_text, raise_invalid
 from nanoclaw_governance.tables import APPROVALS
 from nanoclaw_governance.task import Task
 from nanoclaw_store import Change, Tx, prepare
@@ -29,6 +30,12 @@ _PAGE = prepare(
     .order_by(APPROVALS.c.id)
     .limit(bindparam("most"))
 )
+_LAST = prepare(
+    select(APPROVALS)
+    .where(APPROVALS.c.task_id == bindparam("task_id"))
+    .order_by(APPROVALS.c.id.desc())
+    .limit(bindparam("most"))
+)
 _PAGE_OF_ALL = prepare(
     select(APPROVALS)
     .where(
@@ -44,6 +51,7 @@ def approve(
     tx: Tx, act: Act, task_id: str, gate: str, notes: str, expected_version: int | None
 ) -> tuple[Approval, Task, bool]:
     """The caller's approval of what is there now, the task, and whether it is new. Raises what ApproveGate answers."""
+    raise_invalid(list(check_text("notes", notes)))
     task = tasks.find(tx, task_id, act.caller)
     verdict = decide(task, gate, act.caller, expected_version)
     if verdict.refusal:
@@ -84,6 +92,11 @@ def void(tx: Tx, act: Act, task: Task, why: str) -> Task:
 def live(tx: Tx, task_id: str) -> list[Approval]:
     """The approvals that count."""
     return [Approval(*row) for row in tx.all(_LIVE, task_id=task_id)]
+
+
+def last(tx: Tx, task_id: str, most: int) -> list[Approval]:
+    """The last approvals of the task, oldest first."""
+    return [Approval(*row) for row in tx.all(_LAST, task_id=task_id, most=most)][::-1]
 
 
 def page(tx: Tx, task_id: str, live_only: bool, after: str, most: int) -> Sequence[Approval]:

@@ -1,7 +1,9 @@
 """Context packs: everything a reviewer needs, from the database and, for external calls, from the broker."""
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
+
+from google.protobuf.message import Message
 
 from nanoclaw.broker.v1 import broker_pb2
 from nanoclaw_core.errors import NanoclawError
@@ -10,7 +12,10 @@ from nanoclaw_governance import activities, approvals, products, tasks
 from nanoclaw_governance.approval import Approval
 from nanoclaw_governance.product import Product
 from nanoclaw_governance.task import Task
+from nanoclaw_rpc import page
 from nanoclaw_store import Tx
+
+M = TypeVar("M", bound=Message)
 
 ACTIVITIES = 15
 APPROVALS = 100
@@ -18,6 +23,11 @@ CALLS = 50
 
 ListCalls = Callable[[broker_pb2.ListCallsRequest], Awaitable[broker_pb2.ListCallsResponse]]
 """The broker's RPC, as its client offers it: raises NanoclawError, soon."""
+
+
+def newest(messages: Sequence[M]) -> Sequence[M]:
+    """The last of the messages, as many as a page holds, in their order."""
+    return messages[len(messages) - page.fitting(messages[::-1]) :]
 
 
 class Context(NamedTuple):
@@ -36,7 +46,7 @@ def read(tx: Tx, task_id: str, caller: Caller) -> Context:
         task,
         products.by_id(tx, task.product_id) if task.product_id else None,
         activities.last(tx, task_id, ACTIVITIES),
-        approvals.page(tx, task_id, False, "", APPROVALS),
+        approvals.last(tx, task_id, APPROVALS),
     )
 
 

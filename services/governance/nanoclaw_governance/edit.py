@@ -18,6 +18,8 @@ MAX_ITEMS = 200
 """Entries of a checklist, and of the evidence."""
 MAX_LINK = 2048
 """Bytes."""
+MAX_EVIDENCE = 512 * 1024
+"""Bytes of all evidence with its notes: every answer about the task holds it."""
 
 _OWNERS = frozenset({Relation.ADMIN, Relation.MAIN})
 _WORKERS = _OWNERS | {Relation.ASSIGNED_GROUP}
@@ -104,14 +106,18 @@ def add_evidence(task: Task, link: str, note: str, caller: Caller, policy: Polic
     raise_invalid([*required("link", link, MAX_LINK), *check_text("note", note)])
     evidence = json.loads(task.evidence)
     if len(evidence) >= MAX_ITEMS:
-        raise NanoclawError(
-            Kind.EXHAUSTED,
-            "TOO_MUCH_EVIDENCE",
-            f"task {task.id} has {MAX_ITEMS} links already",
-            next_step="link to one page that lists them",
-        )
+        raise _too_much(f"task {task.id} has {MAX_ITEMS} links already")
     evidence.append({"link": link, "note": note, "added_by": caller.principal, "added_at": now})
-    return edited(task, {"evidence": canonical(evidence)}, policy, now, "evidence was added")
+    text = canonical(evidence)
+    if len(text.encode()) > MAX_EVIDENCE:
+        raise _too_much(f"the evidence of task {task.id} would have more than {MAX_EVIDENCE} bytes with its notes")
+    return edited(task, {"evidence": text}, policy, now, "evidence was added")
+
+
+def _too_much(message: str) -> NanoclawError:
+    return NanoclawError(
+        Kind.EXHAUSTED, "TOO_MUCH_EVIDENCE", message, next_step="link to one page that lists and explains it"
+    )
 
 
 def set_checklist(task: Task, wanted: Checklist, caller: Caller, policy: Policy, now: str) -> Edit:

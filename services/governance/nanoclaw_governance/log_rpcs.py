@@ -7,7 +7,7 @@ from nanoclaw.governance.v1 import governance_pb2 as pb
 from nanoclaw_core import VERSION
 from nanoclaw_core.errors import invalid
 from nanoclaw_governance import activities, listing, names, products, tasks, wire
-from nanoclaw_governance.reading import after, require_task, verify_log
+from nanoclaw_governance.reading import require_task, verify_log
 from nanoclaw_governance.servicing import Servicing
 from nanoclaw_governance.tables import LOG
 from nanoclaw_governance.watch import watch
@@ -20,7 +20,7 @@ class LogRpcs(Servicing):
     """The log: listed, watched, verified; the policy; the status."""
 
     async def ListActivities(self, request: pb.ListActivitiesRequest, context: Any) -> pb.ListActivitiesResponse:
-        caller, (start,), most = current_caller(), after(request, 0), page.size(request)
+        caller, (start,), most = current_caller(), page.after(request, 0), page.size(request)
         require_task(request, caller)
 
         def query(tx: Tx) -> Any:
@@ -29,10 +29,8 @@ class LogRpcs(Servicing):
             return activities.page(tx, request.task_id, request.action, start, most + 1)
 
         found = await self._database.read_in_thread(query) if request.action else self._database.read(query)
-        return pb.ListActivitiesResponse(
-            activities=[wire.activity_message(row) for row in found[:most]],
-            next_page_token=page.encode(found[most - 1]["seq"]) if len(found) > most else "",
-        )
+        shown, token = page.cut(found, most, wire.activity_message, lambda row: (row["seq"],))
+        return pb.ListActivitiesResponse(activities=shown, next_page_token=token)
 
     async def WatchTasks(self, request: pb.WatchTasksRequest, context: Any) -> AsyncIterator[pb.WatchTasksResponse]:
         cursor = (request.cursor.epoch, request.cursor.seq) if request.HasField("cursor") else None

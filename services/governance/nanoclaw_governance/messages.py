@@ -7,6 +7,7 @@ from nanoclaw_core.principal import Caller
 from nanoclaw_governance import listing, tasks
 from nanoclaw_governance.listing import Filter, Glimpse
 from nanoclaw_governance.wire import task_message
+from nanoclaw_rpc import page
 from nanoclaw_store import Tx
 
 MOST = 2048
@@ -30,17 +31,18 @@ class TaskMessages:
     def page(
         self, tx: Tx, wanted: Filter, viewer: Caller, after: tuple[str, str], most: int
     ) -> tuple[list[pb.Task], Glimpse | None]:
-        """At most so many tasks, as listing.page has them, and the last of them if there are more."""
+        """At most so many tasks, as listing.page has them and a page holds, and the last of them if there are more."""
         found = listing.glimpses(tx, wanted, viewer, after, most + 1)
-        last = found[most - 1] if len(found) > most else None
-        del found[most:]
-        messages = [self._get(glimpse) for glimpse in found]
-        missing = messages.count(None)
-        if missing > FEW:
+        shown = found[:most]
+        known = [self._get(glimpse) for glimpse in shown]
+        if known.count(None) > FEW:
             whole = listing.page(tx, wanted, viewer, after, most)
-            return [self._keep(glimpse, task_message(task)) for glimpse, task in zip(found, whole, strict=True)], last
-        pairs = zip(found, messages, strict=True)
-        return [message if message is not None else self._read(tx, glimpse) for glimpse, message in pairs], last
+            messages = [self._keep(glimpse, task_message(task)) for glimpse, task in zip(shown, whole, strict=True)]
+        else:
+            pairs = zip(shown, known, strict=True)
+            messages = [message if message is not None else self._read(tx, glimpse) for glimpse, message in pairs]
+        kept = page.fitting(messages)
+        return messages[:kept], found[kept - 1] if len(found) > kept else None
 
     def _get(self, glimpse: Glimpse) -> pb.Task | None:
         kept = self._kept.get(glimpse.id)

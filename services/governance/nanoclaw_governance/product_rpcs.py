@@ -5,7 +5,6 @@ from typing import Any
 from nanoclaw.governance.v1 import governance_pb2 as pb
 from nanoclaw_governance import asks, names, products, wire
 from nanoclaw_governance.act import Act
-from nanoclaw_governance.reading import after
 from nanoclaw_governance.servicing import Servicing
 from nanoclaw_rpc import page
 from nanoclaw_store import Tx
@@ -36,10 +35,8 @@ class ProductRpcs(Servicing):
         return pb.GetProductResponse(product=wire.product_message(product))
 
     async def ListProducts(self, request: pb.ListProductsRequest, context: Any) -> pb.ListProductsResponse:
-        (start,), most = after(request, ""), page.size(request)
+        (start,), most = page.after(request, ""), page.size(request)
         status = names.PRODUCT_STATUSES.name("status", request.status)
         found = self._database.read(lambda tx: products.page(tx, start, status, most + 1))
-        return pb.ListProductsResponse(
-            products=[wire.product_message(product) for product in found[:most]],
-            next_page_token=page.encode(found[most - 1].id) if len(found) > most else "",
-        )
+        shown, token = page.cut(found, most, wire.product_message, lambda product: (product.id,))
+        return pb.ListProductsResponse(products=shown, next_page_token=token)

@@ -8,22 +8,7 @@ from nanoclaw.governance.v1 import governance_pb2 as pb
 from nanoclaw_core.errors import denied
 from nanoclaw_core.principal import Caller
 from nanoclaw_governance.tables import SLICE
-from nanoclaw_rpc import page
 from nanoclaw_store import verify
-
-
-def after(request: page.Paged, *beginning: str | int) -> tuple[Any, ...]:
-    """Where the page begins: the keys of the token, or the beginning. Raises PAGE_TOKEN_INVALID for other keys."""
-    parts = page.decode(request.page_token)
-    if not parts:
-        return beginning
-    fits = len(parts) == len(beginning) and all(
-        type(part) is type(first) and (isinstance(part, str) or 0 <= part < 1 << 63)
-        for part, first in zip(parts, beginning, strict=True)
-    )
-    if not fits:
-        raise page.token_invalid("is of another list")
-    return parts
 
 
 def require_task(request: Any, caller: Caller) -> None:

@@ -19,7 +19,7 @@ from nanoclaw_governance import (
 from nanoclaw_governance.act import Act
 from nanoclaw_governance.log_rpcs import LogRpcs
 from nanoclaw_governance.product_rpcs import ProductRpcs
-from nanoclaw_governance.reading import after, require_task
+from nanoclaw_governance.reading import require_task
 from nanoclaw_rpc import current_caller, page
 from nanoclaw_store import Tx
 from nanoclaw_telemetry import TraceContext
@@ -43,7 +43,7 @@ class Governance(ProductRpcs, LogRpcs):
 
     async def ListTasks(self, request: pb.ListTasksRequest, context: Any) -> pb.ListTasksResponse:
         caller, wanted = current_caller(), asks.filter_of(request)
-        (updated_at, task_id), most = after(request, "", ""), page.size(request)
+        (updated_at, task_id), most = page.after(request, "", ""), page.size(request)
 
         def query(tx: Tx) -> tuple[list[pb.Task], listing.Glimpse | None]:
             return self._messages.page(tx, wanted, caller, (updated_at, task_id), most)
@@ -111,7 +111,7 @@ class Governance(ProductRpcs, LogRpcs):
         return await self._write(request, approve)
 
     async def ListApprovals(self, request: pb.ListApprovalsRequest, context: Any) -> pb.ListApprovalsResponse:
-        caller, (start,), most = current_caller(), after(request, ""), page.size(request)
+        caller, (start,), most = current_caller(), page.after(request, ""), page.size(request)
         require_task(request, caller)
 
         def query(tx: Tx) -> Any:
@@ -119,11 +119,8 @@ class Governance(ProductRpcs, LogRpcs):
             return version, approvals.page(tx, request.task_id, request.live_only, start, most + 1)
 
         version, found = self._database.read(query)
-        return pb.ListApprovalsResponse(
-            approvals=[wire.approval_message(approval) for approval in found[:most]],
-            next_page_token=page.encode(found[most - 1].id) if len(found) > most else "",
-            task_version=version,
-        )
+        shown, token = page.cut(found, most, wire.approval_message, lambda approval: (approval.id,))
+        return pb.ListApprovalsResponse(approvals=shown, next_page_token=token, task_version=version)
 
     async def AddEvidence(self, request: pb.AddEvidenceRequest, context: Any) -> pb.AddEvidenceResponse:
         expected = asks.optional(request, "expected_version")
@@ -162,8 +159,8 @@ class Governance(ProductRpcs, LogRpcs):
             task=wire.task_message(found.task),
             execution_summary=found.task.review_summary,
             evidence=wire.evidence_messages(found.task),
-            activities=[wire.activity_message(row) for row in found.activities],
-            approvals=[wire.approval_message(approval) for approval in found.approvals],
+            activities=contexts.newest([wire.activity_message(row) for row in found.activities]),
+            approvals=contexts.newest([wire.approval_message(approval) for approval in found.approvals]),
             external_calls=calls,
             external_calls_unavailable=unavailable,
         )

@@ -29,17 +29,12 @@ class Post:
 
     def list(self, request: gateway.ListMessagesRequest) -> gateway.ListMessagesResponse:
         """Messages and replies, oldest first."""
-        most = page.size(request)
-        (after,) = page.decode(request.page_token) or (0,)
-        if not isinstance(after, int):
-            raise page.token_invalid("is none of ours")
+        most, (after,) = page.size(request), page.after(request, 0)
         rows = self._database.read(
             partial(messages.page, after_seq=after, group=request.group, task_id=request.task_id, most=most + 1)
         )
-        more = page.encode(rows[most - 1]["seq"]) if len(rows) > most else ""
-        return gateway.ListMessagesResponse(
-            messages=[messages.to_proto(row) for row in rows[:most]], next_page_token=more
-        )
+        shown, token = page.cut(rows, most, messages.to_proto, lambda row: (row["seq"],))
+        return gateway.ListMessagesResponse(messages=shown, next_page_token=token)
 
     async def watch(self, request: gateway.WatchMessagesRequest) -> AsyncIterator[gateway.WatchMessagesResponse]:
         """Messages past a cursor as they come; a heartbeat with the head when there are none for a while.

@@ -51,11 +51,10 @@ class Submissions:
 
     def quarantined(self, request: gateway.ListQuarantineRequest) -> gateway.ListQuarantineResponse:
         """Files that could not be taken as requests, newest first."""
-        most = page.size(request)
-        (before,) = page.decode(request.page_token) or ("",)
-        rows = self._database.read(partial(records.quarantine, group=request.group, before=str(before), most=most + 1))
-        more = page.encode(rows[most - 1]["id"]) if len(rows) > most else ""
-        return gateway.ListQuarantineResponse(files=[_file(row) for row in rows[:most]], next_page_token=more)
+        most, (before,) = page.size(request), page.after(request, "")
+        rows = self._database.read(partial(records.quarantine, group=request.group, before=before, most=most + 1))
+        shown, token = page.cut(rows, most, _file, lambda row: (row["id"],))
+        return gateway.ListQuarantineResponse(files=shown, next_page_token=token)
 
     async def retry(self, caller: Caller, request: gateway.RetryQuarantinedRequest) -> gateway.RetryQuarantinedResponse:
         """Takes a quarantined file in again, as what it is now, in the name of the mailbox that it came from.

@@ -5,12 +5,13 @@ The governance kernel: tasks move through a gated state machine, and every fact 
 append-only, hash-chained log.
 
 Conventions shared by all NanoClaw OS services:
-  * Every mutating request carries `request_id` (1-128 characters of [A-Za-z0-9._:>-]). The same id with the same body
+  * Every mutating request carries `request_id` (1-200 characters of [A-Za-z0-9._:>/-]). The same id with the same body
     gives the recorded answer again; the same id with another body is refused with REQUEST_ID_REUSED. A refusal is not
     recorded: it is decided again.
   * Errors are google.rpc.Status with an ErrorInfo (domain "nanoclaw", reason UPPER_SNAKE); violations of several rules
     come back at once as PreconditionFailure or BadRequest.
-  * List RPCs page with `page_size` (default 50, at most 500) and `page_token` (opaque).
+  * List RPCs page with `page_size` (default 50, at most 500) and `page_token` (opaque). A page may hold fewer than were
+    asked for, so that its messages have at most 2 MiB: the list ends where `next_page_token` is empty.
 """
 
 from collections import abc as _abc
@@ -1744,10 +1745,12 @@ class GetContextPackResponse(_message.Message):
     def evidence(self) -> _containers.RepeatedCompositeFieldContainer[Global___Evidence]: ...
     @_builtins.property
     def activities(self) -> _containers.RepeatedCompositeFieldContainer[Global___Activity]:
-        """The last 15, oldest first."""
+        """The last 15, oldest first; fewer where they are very large."""
 
     @_builtins.property
-    def approvals(self) -> _containers.RepeatedCompositeFieldContainer[Global___Approval]: ...
+    def approvals(self) -> _containers.RepeatedCompositeFieldContainer[Global___Approval]:
+        """The last 100, oldest first; fewer where they are very large."""
+
     @_builtins.property
     def external_calls(self) -> _containers.RepeatedCompositeFieldContainer[_broker_pb2.CallRecord]:
         """The task's calls through the broker, newest first, at most 50."""
