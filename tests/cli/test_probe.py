@@ -1,8 +1,13 @@
 """`python -m nanoclaw_cli.probe`: what a container's health check asks."""
 
 import asyncio
+import contextlib
+import os
+import socket
+import struct
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -48,3 +53,38 @@ def test_the_check_loads_little() -> None:
     )
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert loaded == ["nanoclaw_cli", "nanoclaw_cli.probe", "nanoclaw_cli.services"]
+
+
+def test_a_connection_that_breaks_down_is_told_in_our_words_alone(home: Path) -> None:
+    """gRPC's own notes about connections go to nobody who did not ask for them."""
+    gave_up = struct.pack(">BHBBIII", 0, 8, 7, 0, 0, 0, 2)  # GOAWAY: no stream was served; INTERNAL_ERROR
+
+    def misbehave() -> None:
+        with contextlib.suppress(OSError):  # closed at the end
+            while True:
+                connection, _ = listener.accept()
+                with connection:
+                    connection.recv(4096)
+                    connection.sendall(struct.pack(">BHBBI", 0, 0, 4, 0, 0))  # SETTINGS: none
+                    connection.recv(4096)
+                    connection.sendall(gave_up)
+
+    (home / "run").mkdir(exist_ok=True)
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("GRPC_")}
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(home / "run" / "broker.sock"))
+        listener.listen()
+        answering = threading.Thread(target=misbehave)
+        answering.start()
+        asked = subprocess.run(
+            [sys.executable, "-m", "nanoclaw_cli.probe", "broker"],
+            env=ours | {"NANOCLAW_HOME": str(home)},
+            capture_output=True,
+            text=True,
+            timeout=30,
+        )
+        listener.shutdown(socket.SHUT_RDWR)
+        answering.join()
+    assert asked.returncode == 1
+    (said,) = asked.stderr.splitlines()
+    assert said.startswith("broker does not serve: ")
