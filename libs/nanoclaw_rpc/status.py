@@ -4,7 +4,7 @@
 - Violations, all at once: `BadRequest` for INVALID, else `PreconditionFailure` (type=code, subject=field).
 - Next steps: `Help`, one link each; its url says whose step it is: `urn:nanoclaw:next:0` the first violation's, and so
   on, `urn:nanoclaw:next` the error's own, left out where it is the first of a violation.
-- `RetryInfo` where the facts hold `retry_after`, in seconds.
+- `RetryInfo` where the facts hold `retry_after_seconds`.
 """
 
 import grpc
@@ -173,7 +173,7 @@ _NO_CONNECTION = (
 
 def _retry_after(error: NanoclawError) -> Duration | None:
     try:
-        seconds = float(error.facts["retry_after"])
+        seconds = float(error.facts["retry_after_seconds"])
     except (KeyError, ValueError):
         return None
     if not 0 <= seconds < 1e9:

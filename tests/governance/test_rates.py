@@ -1,5 +1,7 @@
 """Rates of groups are counted in the log, exactly."""
 
+from nanoclaw_rpc.status import to_status
+
 
 async def test_a_group_moves_tasks_so_often_a_minute(kernel, people, clock, refused) -> None:
     """30 facts a minute, not 31; refusals do not count, and a minute later it goes on."""
@@ -7,8 +9,10 @@ async def test_a_group_moves_tasks_so_often_a_minute(kernel, people, clock, refu
     for _ in range(15):
         await kernel.move(people.developer, task, "BLOCKED")
         await kernel.move(people.developer, task, "DOING")
-    with refused("RATE_LIMITED"):
+    with refused("RATE_LIMITED") as caught:
         await kernel.move(people.developer, task, "BLOCKED")
+    kinds = [detail.type_url.rpartition(".")[2] for detail in to_status(caught.error).details]
+    assert "RetryInfo" in kinds, "where gRPC clients look for when to come back"
     assert kernel.get(task).state == "DOING"
     await kernel.move(people.main, task, "BLOCKED")
     clock.advance(61)

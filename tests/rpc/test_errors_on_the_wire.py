@@ -106,14 +106,14 @@ def test_a_status_that_is_cut_keeps_the_next_step():
 @pytest.mark.parametrize(("fact", "seconds"), [("2.5", 2.5), (0, 0.0)])
 def test_a_retry_after_fact_becomes_a_retry_info(fact, seconds):
     """Who is told when to come back finds it where gRPC clients look."""
-    info = details_of(NanoclawError(Kind.EXHAUSTED, "RATE_LIMITED", "m", retry_after=fact))["RetryInfo"]
+    info = details_of(NanoclawError(Kind.EXHAUSTED, "RATE_LIMITED", "m", retry_after_seconds=fact))["RetryInfo"]
     assert info.retry_delay.seconds + info.retry_delay.nanos / 1e9 == seconds
 
 
 @pytest.mark.parametrize("fact", ["soon", "-1", "nan", "inf", "1e12"])
 def test_a_retry_after_that_is_no_time_breaks_nothing(fact):
     """A strange fact stays a fact."""
-    assert "RetryInfo" not in details_of(NanoclawError(Kind.EXHAUSTED, "R", "m", retry_after=fact))
+    assert "RetryInfo" not in details_of(NanoclawError(Kind.EXHAUSTED, "R", "m", retry_after_seconds=fact))
 
 
 @example(3, "\ud800 half a character", 2)
