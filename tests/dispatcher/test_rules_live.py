@@ -94,11 +94,12 @@ async def test_what_is_sent_back_is_worked_on_again_with_the_reason(world: Any) 
     assert world.dispatches()[2]["dispatch_key"].startswith("t1:DOING:v")
 
 
-async def test_a_fourth_round_of_rework_blocks_the_task(world: Any) -> None:
-    """More than three rounds: somebody has to look."""
+@pytest.mark.parametrize("reason", ["again", "x" * 65536], ids=["short", "longest"])
+async def test_a_fourth_round_of_rework_blocks_the_task(world: Any, reason: str) -> None:
+    """More than three rounds: somebody has to look, however much the reviewer had to say."""
 
     async def reviewer(run: Any, hands: Any) -> int:
-        await hands.move(run.spec.task_id, "REVIEW", "again")
+        await hands.move(run.spec.task_id, "REVIEW", reason)
         return 0
 
     world.fake.agent = w.by_group(world, {"developer": w.hand_in, "security": reviewer})

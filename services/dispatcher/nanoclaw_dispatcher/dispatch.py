@@ -188,9 +188,14 @@ def _approval(task: Task, dispatches: Sequence[Dispatch], policy: Policy) -> _St
     return _ask(task) or Start(key, Rule.REVIEW, task.approver_group, task.round, task.state, None)
 
 
+_QUOTED = 2000
+"""Characters of a reason inside another, which governance would not take at any length."""
+
+
 def _rework(task: Task, policy: Policy) -> _Step:
     if task.rework_count >= policy.max_rework:
-        return _block(task, f"REWORK_LIMIT: sent back {task.rework_count} times before; last: {task.reason}")
+        last = task.reason[:_QUOTED]
+        return _block(task, f"REWORK_LIMIT: sent back {task.rework_count} times before; last: {last}")
     if not task.assigned_group:
         return Notify("UNASSIGNED", f"v{task.version}", "sent back, but nobody is assigned")
     if not task.startable:
