@@ -1,9 +1,10 @@
 """Typed, strict settings from the environment; each service reads it once, in its __main__, and nowhere else."""
 
 import dataclasses
+import math
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
@@ -22,11 +23,13 @@ def load(
     *,
     shared: Mapping[str, str] | None = None,
     strict: tuple[str, ...] = (),
+    positive: Collection[str] = (),
 ) -> S:
     """Builds the frozen dataclass `cls` from variables `{prefix}{FIELD}`.
 
     shared: field name → variable name for settings that all services read alike (`home` → `NANOCLAW_HOME`). strict:
-    further prefixes, those of shared settings, under which an unknown variable is refused too.
+    further prefixes, those of shared settings, under which an unknown variable is refused too. positive: fields whose
+    number must be above zero; no number may be below, or infinite.
     Field types: str, int, float, bool, Path, and those or None. Raises NanoclawError INVALID_SETTING for a value that
     does not fit, and UNKNOWN_SETTING for a variable with such a prefix that no field answers to.
     """
@@ -38,7 +41,9 @@ def load(
         variable = shared.get(field.name, prefix + field.name.upper())
         known.add(variable)
         if variable in environ:
-            values[field.name] = _convert(variable, environ[variable], hints[field.name])
+            values[field.name] = value = _convert(variable, environ[variable], hints[field.name])
+            if field.name in positive and not value > 0:
+                raise _invalid(variable, environ[variable], "is not above 0", "a number above 0")
     unknown = sorted(name for name in environ if name.startswith((prefix, *strict)) and name not in known)
     if unknown:
         raise NanoclawError(
@@ -64,11 +69,22 @@ def _convert(variable: str, text: str, hint: Any) -> Any:
             raise ValueError(text)
         if hint is Path:
             return Path(text).absolute()
-        return hint(text)
+        value = hint(text)
     except ValueError:
-        raise NanoclawError(
-            Kind.INVALID,
-            "INVALID_SETTING",
-            f"{variable}={text!r} is not a {hint.__name__}",
-            next_step=f"set {variable} to a {hint.__name__}, or unset it",
-        ) from None
+        kind = _KINDS.get(hint, hint.__name__)
+        raise _invalid(variable, text, f"is not {kind}", kind) from None
+    if isinstance(value, int | float) and not 0 <= value < math.inf:
+        raise _invalid(variable, text, "is below 0, or no finite number", "a number of 0 or more")
+    return value
+
+
+_KINDS = {int: "a whole number", float: "a number", bool: "1 or 0"}
+
+
+def _invalid(variable: str, text: str, what: str, wanted: str) -> NanoclawError:
+    return NanoclawError(
+        Kind.INVALID,
+        "INVALID_SETTING",
+        f"{variable}={text!r} {what}",
+        next_step=f"set {variable} to {wanted}, or unset it",
+    )

@@ -16,6 +16,7 @@ from nanoclaw_rpc import tls
 PREFIX = "NANOCLAW_DISPATCHER_"
 _PREFIX = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,59}")
 SHARED = {"home": "NANOCLAW_HOME", "secrets": "NANOCLAW_SECRETS", **tls.SHARED}
+_POSITIVE = ("max_containers", "max_attempts", "lease_seconds", "sweep_seconds", "heartbeat_seconds", "docker_seconds")
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ class Settings:
 
 def load(environ: Mapping[str, str]) -> Settings:
     """From the environment. Raises UNKNOWN_SETTING, INVALID_SETTING."""
-    found = settings.load(Settings, PREFIX, environ, shared=SHARED, strict=(tls.PREFIX,))
+    found = settings.load(Settings, PREFIX, environ, shared=SHARED, strict=(tls.PREFIX,), positive=_POSITIVE)
     _check(found)
     return found if found.docker_host else replace(found, docker_host=environ.get("DOCKER_HOST", ""))
 
@@ -130,8 +131,6 @@ def _check(found: Settings) -> None:
         raise _wrong("docker_data", data, "must be an absolute, normal path without a colon")
     if prefix and not _PREFIX.fullmatch(prefix):
         raise _wrong("docker_prefix", prefix, "must match [a-zA-Z0-9][a-zA-Z0-9_.-]*, at most 60 characters")
-    if found.docker_seconds < 1:
-        raise _wrong("docker_seconds", str(found.docker_seconds), "must be at least 1")
     if found.agent_uid is not None and found.agent_uid < 1:
         raise _wrong("agent_uid", str(found.agent_uid), "agents never run as root")
 

@@ -11,6 +11,7 @@ from nanoclaw_rpc import tls
 
 PREFIX = "NANOCLAW_GOVERNANCE_"
 SHARED = {"home": "NANOCLAW_HOME", "secrets": "NANOCLAW_SECRETS", **tls.SHARED}
+_POSITIVE = ("broker_seconds", "rate_factor", "heartbeat_seconds")
 
 
 @dataclass(frozen=True)
@@ -65,4 +66,4 @@ class Settings:
 
 def load(environ: Mapping[str, str]) -> Settings:
     """From the environment. Raises UNKNOWN_SETTING, INVALID_SETTING."""
-    return settings.load(Settings, PREFIX, environ, shared=SHARED, strict=(tls.PREFIX,))
+    return settings.load(Settings, PREFIX, environ, shared=SHARED, strict=(tls.PREFIX,), positive=_POSITIVE)

@@ -14,6 +14,7 @@ from nanoclaw_rpc import tls
 
 PREFIX = "NANOCLAW_GATEWAY_"
 SHARED = {"home": "NANOCLAW_HOME", "secrets": "NANOCLAW_SECRETS", **tls.SHARED}
+_POSITIVE = ("workers", "answer_seconds", "sweep_seconds")
 _HOME = Path("var").absolute()
 GROUPS = ("main", "developer", "security")
 """Who there is where config/groups.toml does not say."""
@@ -59,7 +60,7 @@ class Settings:
     @classmethod
     def read(cls, environ: Mapping[str, str]) -> "Settings":
         """From the environment. Raises UNKNOWN_SETTING, INVALID_SETTING."""
-        return load(cls, PREFIX, environ, shared=SHARED, strict=(tls.PREFIX,))
+        return load(cls, PREFIX, environ, shared=SHARED, strict=(tls.PREFIX,), positive=_POSITIVE)
 
     def address(self, service: str) -> str:
         """Where another service is."""
