@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import json
-import socket
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator, Callable
@@ -11,6 +10,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from ports import free_ports
 
 _CONFIG = """
 service:
@@ -67,12 +68,7 @@ class Jaeger:
 @asynccontextmanager
 async def jaeger(binary: str, folder: Path) -> AsyncIterator[Jaeger]:
     """Runs it while the context lasts; its log is folder/jaeger.log."""
-    sockets = [socket.socket() for _ in range(3)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    otlp, query, grpc = (one.getsockname()[1] for one in sockets)
-    for one in sockets:
-        one.close()
+    otlp, query, grpc = free_ports(3)
     config = folder / "jaeger.yaml"
     config.write_text(_CONFIG.format(otlp=otlp, query=query, grpc=grpc))
     with (folder / "jaeger.log").open("wb") as log:

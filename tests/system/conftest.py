@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import socket
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import engines
 import pytest
+from ports import free_ports
 
 from nanoclaw_cli.services import SERVICES
 from nanoclaw_cli.supervisor import Supervisor
@@ -51,12 +51,7 @@ def contained(short_home: Path, environ: dict[str, str]) -> Iterator[dict[str, s
 @pytest.fixture
 def ports(short_home: Path, environ: dict[str, str]) -> dict[str, int]:
     """A free loopback port for each service, also put into its LISTEN setting."""
-    taken = [socket.socket() for _ in SERVICES]
-    for one in taken:
-        one.bind(("127.0.0.1", 0))
-    found = {service.name: one.getsockname()[1] for service, one in zip(SERVICES, taken, strict=True)}
-    for one in taken:
-        one.close()
+    found = {service.name: port for service, port in zip(SERVICES, free_ports(len(SERVICES)), strict=True)}
     for service in SERVICES:
         environ[f"{service.prefix}LISTEN"] = f"{service.target(short_home)},127.0.0.1:{found[service.name]}"
     return found

@@ -1,12 +1,12 @@
 """The session of docs/broker.md works when it is pasted: a write at L3 that waits for two votes."""
 
 import shutil
-import socket
 import sys
 from pathlib import Path
 
 import pytest
 from pasted import between, paste
+from ports import free_ports
 
 PAGE = (Path(__file__).parents[2] / "docs" / "broker.md").read_text()
 
@@ -16,9 +16,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "broker.md").read_text()
 @pytest.mark.skipif(shutil.which("jq") is None, reason="jq is not installed")
 async def test_two_votes_on_a_write_by_hand(short_home: Path) -> None:
     """Every block exits as it says and prints what stands under it."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    (port,) = free_ports(1)
     words = {
         '"$PWD/var"': f"{short_home} PATH={Path(sys.executable).parent}:$PATH",
         "up --detach": "up --detach --no-ports",

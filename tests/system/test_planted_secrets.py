@@ -3,12 +3,11 @@
 import asyncio
 import json
 import resource
-import socket
 import subprocess
 import sys
 import urllib.request
 from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from echoing import Echoing
 from echoing_mail import EchoingMail
 from planted import ECHOES, found
 from planted_home import CONFIG, Planted, tell
+from ports import free_ports
 from postgres import BIN, postgres
 
 from nanoclaw.broker.v1 import broker_pb2 as pb
@@ -85,12 +85,8 @@ def settings(environ: dict[str, str], collector: Any) -> dict[str, str]:
     kinds = [f"{kind}_L{level}" for kind in ("RATE", "SOFT", "HARD") for level in (1, 2)]
     limits = {f"NANOCLAW_BROKER_{kind}": "9999" for kind in (*kinds, "RELAY_RATE", "RELAY_SOFT", "RELAY_HARD")}
     found = environ | collector.environ | limits | {"NANOCLAW_BROKER_CALL_SECONDS": "2"}
-    with ExitStack() as taken:
-        for service in SERVICES:
-            one = taken.enter_context(socket.socket())
-            one.bind(("127.0.0.1", 0))
-            found[f"{service.prefix}METRICS"] = f"127.0.0.1:{one.getsockname()[1]}"
-    return found
+    metrics = zip(SERVICES, free_ports(len(SERVICES)), strict=True)
+    return found | {f"{service.prefix}METRICS": f"127.0.0.1:{port}" for service, port in metrics}
 
 
 @pytest.mark.system
