@@ -8,23 +8,25 @@ from pathlib import Path
 
 import pytest
 from aftermath import check_ledger
-from engines import OwnEngine, client, load_images, require_engine
-from stack import IMAGES, JAEGER, Stack, build
+from engines import client, load_images, require_engine
+from own_engine import OwnEngine
+from stack import IMAGES, JAEGER, Stack, built
 
 
 def has_jaeger() -> bool:
     """Whether deploy/jaeger-image was run on the engine that is here."""
-    return bool(client().images(JAEGER))
+    with client() as api:
+        return bool(api.images(JAEGER))
 
 
 @pytest.fixture(scope="session")
 def engine() -> Iterator[OwnEngine]:
     """An engine of our own, with networks and this tree's images."""
     require_engine()
-    build()
     engine = OwnEngine(Path(tempfile.mkdtemp(prefix="nce-", dir="/tmp")), 3000, bridges=True)
     try:
-        load_images(engine.host, (*IMAGES, JAEGER) if has_jaeger() else IMAGES)
+        with built():
+            load_images(engine.host, (*IMAGES, JAEGER) if has_jaeger() else IMAGES)
         yield engine
     finally:
         engine.close()

@@ -16,7 +16,7 @@ from stack import IMAGES, ROOT, SERVICES, Stack
 from nanoclaw_cli.services import SERVICES as PORTS
 from nanoclaw_core.errors import NanoclawError
 
-pytestmark = [pytest.mark.docker, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.docker, pytest.mark.timeout(900)]  # the first build asks a registry
 
 EVERYONE = (*SERVICES, "ingress")
 

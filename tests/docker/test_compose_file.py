@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from stack import composes
 
 pytestmark = pytest.mark.docker
 
@@ -22,13 +23,7 @@ FILES = {
 @pytest.fixture(params=["docker compose", "docker-compose"])
 def flavour(request: pytest.FixtureRequest) -> str:
     """Each in turn; neither needs an engine for this."""
-    plugin = request.param == "docker compose"
-    found = (
-        subprocess.run(["docker", "compose", "version"], capture_output=True).returncode == 0
-        if plugin
-        else (shutil.which(request.param))
-    )
-    if not found:
+    if request.param not in composes():
         pytest.skip(f"{request.param} is not here")
     return str(request.param)
 
@@ -66,8 +61,41 @@ def test_the_dispatcher_is_in_the_group_of_the_socket_as_containers_number_it(ro
     user, first, _ = (lines or ["root:0:0"])[0].split(":")
     if rootless and not lines:
         pytest.skip("nobody has subordinate groups here")
+    if not composes():
+        pytest.skip("neither compose is here")
     (tmp_path / "stat").write_text(f"#!/bin/sh\necho {user} {int(first) + 104}\n")
     (tmp_path / "stat").chmod(0o755)
     ran = run(tmp_path, "config", PATH=f"{tmp_path}:{os.environ['PATH']}", DOCKER_GID="", NANOCLAW_OWNER="")
     assert ran.returncode == 0, ran.stderr
     assert re.search(rf"group_add:\n\s*- ['\"]?{105 if rootless else 104}['\"]?\n", ran.stdout)
+
+
+@pytest.mark.parametrize("name", ["NANOCLAW_DATA", "NANOCLAW_SECRETS"])
+@pytest.mark.parametrize("path", ["data", "{}/a/../b", "{}/a/", "{}/a:b"])
+def test_a_path_that_the_engine_would_read_in_another_way_is_refused_by_name(
+    name: str, path: str, tmp_path: Path
+) -> None:
+    """Before anything is started: the engine takes a relative one for a volume, the dispatcher refuses the others."""
+    ran = run(tmp_path, "config", **{name: path.format(tmp_path)})
+    assert ran.returncode == 2
+    assert ran.stderr.startswith(f"{name}: is an absolute path without")
+
+
+def test_make_down_finds_the_agents_of_a_clone_that_is_reached_by_a_link(tmp_path: Path) -> None:
+    """By the folder with which compose told the dispatcher to label them."""
+    if not composes():
+        pytest.skip("neither compose is here")
+    clone, link = tmp_path / "clone", tmp_path / "link"
+    shutil.copytree(ROOT / "deploy", clone / "deploy")
+    for name in ("compose.yaml", "Makefile"):
+        shutil.copy(ROOT / name, clone / name)
+    link.symlink_to(clone)
+    known = {name: value for name, value in os.environ.items() if not name.startswith(("NANOCLAW_", "COMPOSE_"))}
+    there = {"cwd": link, "env": {**known, "PWD": str(link)}, "capture_output": True, "text": True, "check": True}
+    told = subprocess.run(["deploy/compose", "config"], **there).stdout  # type: ignore[call-overload]
+    (data,) = set(re.findall(r"NANOCLAW_DISPATCHER_DOCKER_DATA: (\S+)", told))
+    script = subprocess.run(["make", "-n", "down"], **there).stdout  # type: ignore[call-overload]
+    label = re.search(r"--filter label=(\S+)", script)
+    assert label is not None
+    said = subprocess.run(["bash", "-c", f"echo {label[1]}"], **there).stdout  # type: ignore[call-overload]
+    assert said == f"nanoclaw.home={data}\n"

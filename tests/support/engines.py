@@ -1,18 +1,13 @@
 """Docker engines and images for tests: the engine that is here, images made without a registry, and what is missing."""
 
-import contextlib
 import functools
 import hashlib
 import io
-import itertools
 import os
 import re
 import shutil
-import signal
-import socket
 import subprocess
 import tarfile
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -23,13 +18,13 @@ _ROOT = Path(__file__).parents[2]
 _PROGRAMS = ("sh", "sleep", "head", "tr", "cat", "mkdir")
 _BASES = ("nanoclaw-base:bookworm", "nanoclaw-agent:latest", "python:3.13-slim")
 
-_numbers = itertools.count(1)
-
 HOST = os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
 
 
 @functools.cache
 def _missing() -> str:
+    if shutil.which("docker") is None:
+        return "the docker command is not on PATH"
     try:
         with docker.APIClient(HOST, version="auto", timeout=10) as api:
             api.ping()
@@ -121,110 +116,3 @@ def load_images(host: str, names: Sequence[str]) -> None:
     with subprocess.Popen(["docker", "save", *names], stdout=subprocess.PIPE) as saving:
         subprocess.run(["docker", "--host", host, "load", "--quiet"], stdin=saving.stdout, check=True, timeout=240)
     assert saving.returncode == 0
-
-
-class OwnEngine:
-    """An engine of the test's own, to be killed, stopped and filled.
-
-    It lives in a network of its own, since two engines in one fight over bridges and filters: one that is told to do
-    without a bridge begins by removing that of the other. bridges: whether containers get networks; then the ports that
-    they publish on `address` can be reached from here.
-    """
-
-    def __init__(self, folder: Path, megabytes: int, *, bridges: bool = False) -> None:
-        if os.getuid() != 0 or shutil.which("dockerd") is None or shutil.which("ip") is None:
-            pytest.skip("an engine of the test's own needs root, dockerd and ip (iproute2)")
-        self.folder = folder
-        self.bridges = bridges
-        self.network = f"nc{os.getpid()}{next(_numbers)}"
-        self.address = self._make_network()
-        self.host = f"unix://{folder}/docker.sock"
-        self.data = folder / "data"
-        self.data.mkdir(parents=True)
-        size = f"size={megabytes}m"
-        subprocess.run(["mount", "-t", "tmpfs", "-o", size, "tmpfs", str(self.data)], check=True)
-        self._process: subprocess.Popen[bytes] | None = None
-        self.start()
-
-    def start(self) -> None:
-        """Until it answers; after a kill, its containerd goes too, as an init system would see to."""
-        left = self.folder / "exec" / "containerd" / "containerd.pid"
-        if left.exists():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(int(left.read_text()), signal.SIGKILL)
-            left.unlink()
-        none = ["--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-forward=false", "--ip-masq=false"]
-        roots = [f"--data-root={self.data}", f"--exec-root={self.folder}/exec", f"--pidfile={self.folder}/pid"]
-        with (self.folder / "log").open("ab") as log:
-            inside = ["nsenter", f"--net=/run/netns/{self.network}"]
-            command = [*inside, "dockerd", f"--host={self.host}", *roots, *([] if self.bridges else none)]
-            self._process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
-        deadline = time.monotonic() + 30
-        while not self._answers():
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                pytest.skip(f"no engine of our own runs here: {(self.folder / 'log').read_text()[-500:]}")
-            time.sleep(0.02)
-
-    def _make_network(self) -> str:
-        """A network namespace and a cable into it; answers the address of its end there."""
-        number = int.from_bytes(hashlib.sha256(self.network.encode()).digest()[:2])
-        ours, theirs = (f"10.{200 + number % 50}.{number >> 8}.{host}" for host in (1, 2))
-        for command in (
-            f"netns add {self.network}",
-            f"link add {self.network}a type veth peer name {self.network}b netns {self.network}",
-            f"addr add {ours}/30 dev {self.network}a",
-            f"link set {self.network}a up",
-            f"-n {self.network} addr add {theirs}/30 dev {self.network}b",
-            f"-n {self.network} link set lo up",
-            f"-n {self.network} link set {self.network}b up",
-            f"-n {self.network} route add default via {ours}",
-        ):
-            subprocess.run(["ip", *command.split()], check=True)
-        return theirs
-
-    def _answers(self) -> bool:
-        with socket.socket(socket.AF_UNIX) as ping, contextlib.suppress(OSError):
-            ping.settimeout(5)
-            ping.connect(self.host.removeprefix("unix://"))
-            ping.sendall(b"GET /_ping HTTP/1.0\r\n\r\n")
-            return b" 200 " in ping.recv(64)
-        return False
-
-    def signal(self, number: int) -> None:
-        """To the engine alone, not to what it runs."""
-        assert self._process is not None
-        self._process.send_signal(number)
-        if number in (signal.SIGKILL, signal.SIGTERM):
-            self._process.wait(30)
-
-    def fill(self) -> Path:
-        """Leaves no space on its disk; remove the file that is answered to give it back."""
-        filler = self.data / "filler"
-        with filler.open("wb") as file, contextlib.suppress(OSError):
-            while True:
-                file.write(bytes(1 << 20))
-        return filler
-
-    def close(self) -> None:
-        """Ends it with all that it runs."""
-        assert self._process is not None
-        if self._process.poll() is None:
-            self._process.send_signal(signal.SIGCONT)
-            with client(self.host) as api, contextlib.suppress(docker.errors.DockerException):
-                for one in api.containers(all=True):
-                    api.remove_container(one["Id"], force=True)
-            self.signal(signal.SIGTERM)
-        self._sweep()
-        mounted = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
-        for path in reversed(mounted):
-            if path.startswith(f"{self.folder}/"):
-                subprocess.run(["umount", "-l", path], check=True)
-        subprocess.run(["ip", "netns", "del", self.network], check=True)
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-    def _sweep(self) -> None:
-        """Shims that outlived an engine that was killed; each names our folder."""
-        for path in Path("/proc").glob("[0-9]*/cmdline"):
-            with contextlib.suppress(OSError):
-                if f"{self.folder}/exec".encode() in path.read_bytes():
-                    os.kill(int(path.parent.name), signal.SIGKILL)

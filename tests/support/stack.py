@@ -1,18 +1,21 @@
 """All of compose.yaml on an engine: started, hurt, asked and stopped as a person or a power failure would."""
 
-import functools
+import fcntl
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import docker
+import engines
+import pytest
 
 ROOT = Path(__file__).parents[2]
 SERVICES = ("governance", "broker", "gateway", "dispatcher")
@@ -31,16 +34,34 @@ def compose(environ: dict[str, str], *words: str, seconds: float = 240) -> str:
     return ran.stdout
 
 
-@functools.cache
-def build() -> None:
-    """Once: both images from this tree, on the engine that is here; on another base where the environment names one."""
+def composes() -> list[str]:
+    """Those of the two that are here, as NANOCLAW_COMPOSE names them."""
+    plugin = shutil.which("docker") and subprocess.run(["docker", "compose", "version"], capture_output=True)
+    found = ["docker compose"] if plugin and plugin.returncode == 0 else []
+    return found + (["docker-compose"] if shutil.which("docker-compose") else [])
+
+
+@contextmanager
+def built() -> Iterator[None]:
+    """Both images from this tree, on the engine that is here; on another base where the environment names one. Another
+    run, maybe of another tree, that gives their names to its own waits until the context ends."""
+    engines.require_engine()
+    if not composes():
+        pytest.skip("neither `docker compose` nor docker-compose is here")
     environ = dict(os.environ)
-    have = docker.from_env().images.list()
-    tags = {tag for image in have for tag in image.tags}
-    for name, tag in (("BASE_IMAGE", "nanoclaw-base:bookworm"), ("BUILD_IMAGE", "nanoclaw-build:bookworm")):
-        if tag in tags:  # made by deploy/base-image
-            environ.setdefault(name, tag)
-    compose(environ, "build", "--quiet", "setup", "agent", seconds=400)
+    with engines.client() as api:
+        for name, tag in (("BASE_IMAGE", "nanoclaw-base:bookworm"), ("BUILD_IMAGE", "nanoclaw-build:bookworm")):
+            if api.images(tag):  # made by deploy/base-image
+                environ.setdefault(name, tag)
+        base = environ.get("BASE_IMAGE", "python:3.13-slim")
+        if not api.images(base):
+            pulled = subprocess.run(["docker", "pull", "--quiet", base], capture_output=True, text=True)
+            if pulled.returncode != 0:
+                pytest.skip(f"{base} can't be pulled, and deploy/base-image has made none: {pulled.stderr.strip()}")
+    with (Path(tempfile.gettempdir()) / f"nanoclaw-images-{os.getuid()}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        compose(environ, "build", "--quiet", "setup", "agent", seconds=550)
+        yield
 
 
 class Stack:

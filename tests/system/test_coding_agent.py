@@ -17,7 +17,7 @@ from people import People, running
 from nanoclaw.broker.v1 import broker_pb2 as pb
 from nanoclaw.governance.v1 import governance_pb2 as gov
 
-pytestmark = [pytest.mark.docker, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.docker, pytest.mark.timeout(900)]  # the first build asks registries
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "deploy" / "coding-agent"
@@ -61,11 +61,11 @@ def coding_image() -> str:
     with engines.client() as here:
         if not here.images(NPM):
             pytest.skip(f"there is no image {NPM}: deploy/base-image makes it where npm is")
-    stack.build()
     name = "nanoclaw-test-coding-agent"
     words = ["--build-arg", f"AGENT_IMAGE={stack.IMAGES[1]}", "--build-arg", f"BUILD_IMAGE={NPM}"]
-    built = subprocess.run(["docker", "build", "-q", "-t", name, *words, FOLDER], capture_output=True, text=True)
-    assert built.returncode == 0, built.stderr
+    with stack.built():
+        ran = subprocess.run(["docker", "build", "-q", "-t", name, *words, FOLDER], capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
     return name
 
 

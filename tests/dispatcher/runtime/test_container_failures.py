@@ -12,6 +12,7 @@ from typing import Any
 import engines
 import pytest
 import pytest_asyncio
+from own_engine import OwnEngine
 
 from nanoclaw_core.errors import Kind, NanoclawError
 from nanoclaw_dispatcher import attempt_files as files
@@ -24,17 +25,19 @@ pytestmark = [pytest.mark.docker, pytest.mark.filterwarnings("ignore:unclosed <s
 
 
 @pytest.fixture(scope="module")
-def own_engine() -> Iterator[engines.OwnEngine]:
+def own_engine() -> Iterator[OwnEngine]:
     """One engine for this file's tests; each leaves it running."""
-    engine = engines.OwnEngine(Path(tempfile.mkdtemp(prefix="nc-engine-", dir="/tmp")), 48)
-    yield engine
-    engine.close()
+    engine = OwnEngine(Path(tempfile.mkdtemp(prefix="nc-engine-", dir="/tmp")), 48)
+    try:
+        yield engine
+    finally:
+        engine.close()
 
 
 @pytest_asyncio.fixture
-async def apart(home: Path, own_engine: engines.OwnEngine, docker_place: Any) -> AsyncIterator[Any]:
-    """A place on that engine, whose runtime waits two seconds for an answer."""
-    place = docker_place(home, own_engine.host, engines.shell_image(own_engine.host), seconds=2)
+async def apart(home: Path, own_engine: OwnEngine, docker_place: Any) -> AsyncIterator[Any]:
+    """A place on that engine."""
+    place = docker_place(home, own_engine.host, engines.shell_image(own_engine.host))
     try:
         await place.open()
         yield place
@@ -149,9 +152,7 @@ async def test_a_mailbox_that_agents_cannot_enter_is_refused_with_the_setting(co
     assert "NANOCLAW_GATEWAY_AGENT_UID" in caught.value.next_step
 
 
-async def test_an_engine_that_is_killed_and_comes_back_leaves_honest_states(
-    apart: Any, own_engine: engines.OwnEngine
-) -> None:
+async def test_an_engine_that_is_killed_and_comes_back_leaves_honest_states(apart: Any, own_engine: OwnEngine) -> None:
     """While it is away, UNAVAILABLE; then what ran has ended, what was created still starts, and waits are woken."""
     await apart.started("a-1", "wait")
     await apart.runtime.create(apart.spec("a-2", "exit", "4"))
@@ -169,14 +170,14 @@ async def test_an_engine_that_is_killed_and_comes_back_leaves_honest_states(
     assert (await apart.runtime.wait("a-2")).exit_code == 4
 
 
-async def test_an_engine_that_hangs_hangs_nobody(apart: Any, own_engine: engines.OwnEngine) -> None:
+async def test_an_engine_that_hangs_hangs_nobody(apart: Any, own_engine: OwnEngine) -> None:
     """Calls end in UNAVAILABLE, the loop goes on beside them; an engine that wakes up is used again."""
     await apart.started("a-1", "wait")
+    apart.seconds = 2
+    impatient = await apart.successor()
     own_engine.signal(signal.SIGSTOP)
     began, ticks = time.monotonic(), 0
-    calls = asyncio.gather(
-        apart.runtime.inspect("a-1"), apart.runtime.start("a-1"), apart.runtime.list(), return_exceptions=True
-    )
+    calls = asyncio.gather(impatient.inspect("a-1"), impatient.start("a-1"), impatient.list(), return_exceptions=True)
     while not calls.done():
         await asyncio.sleep(0.01)
         ticks += 1
@@ -184,11 +185,11 @@ async def test_an_engine_that_hangs_hangs_nobody(apart: Any, own_engine: engines
     assert time.monotonic() - began < 10
     assert ticks > 50
     assert {error.reason for error in await calls} == {"ENGINE_SILENT"}
-    assert (await apart.runtime.inspect("a-1")).alive
+    assert (await _steadily(lambda: impatient.inspect("a-1"))).alive
     assert (await apart.runtime.stop("a-1", 0)).exit_code == 137
 
 
-async def test_a_full_disk_passes(apart: Any, own_engine: engines.OwnEngine) -> None:
+async def test_a_full_disk_passes(apart: Any, own_engine: OwnEngine) -> None:
     """UNAVAILABLE by its own name, nothing is left behind, and the same attempt goes on once there is space."""
     await apart.started("a-1", "exit", "0")  # the image is unpacked, the engine has what it needs
     await apart.runtime.wait("a-1")

@@ -22,7 +22,7 @@ from nanoclaw_dispatcher.runtime import RunState
 # The SDK leaves the socket of a refused connection to the garbage collector.
 pytestmark = [
     pytest.mark.docker,
-    pytest.mark.timeout(180),
+    pytest.mark.timeout(600),  # the first build asks Debian for haproxy
     pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"),
 ]
 
@@ -39,7 +39,7 @@ def image() -> str:
         if not here.images(BASE):
             pytest.skip(f"the engine here has no {BASE}: set BASE_IMAGE, or run deploy/base-image")
     words = ["docker", "build", "-q", "-t", name, "--build-arg", f"BASE_IMAGE={BASE}", str(FOLDER)]
-    built = subprocess.run(words, capture_output=True, text=True, timeout=170)
+    built = subprocess.run(words, capture_output=True, text=True, timeout=550)
     assert built.returncode == 0, built.stderr
     return name
 
