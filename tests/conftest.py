@@ -22,10 +22,17 @@ from nanoclaw_rpc import Credentials, Server, ServiceSpec, connect
 settings.register_profile(  # of `make fuzz`
     "fuzz",
     max_examples=int(os.environ.get("FUZZ_EXAMPLES", "2000")),
+    derandomize=False,
     deadline=None,
     suppress_health_check=list(HealthCheck),
     print_blob=True,
 )
+# Of all other runs. How long an example takes says how busy the machine is. And the same examples each time, so that it
+# was the change if one fails: `--hypothesis-profile=fuzz` tries others, of any test.
+settings.register_profile(
+    "same", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
+)
+settings.load_profile("same")
 
 
 @pytest.fixture(autouse=True)

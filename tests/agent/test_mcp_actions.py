@@ -125,12 +125,14 @@ async def tools(mcp: Any) -> dict[str, types.Tool]:
     return {tool.name: tool for tool in listed if tool.name == "ext_call" or tool.meta}
 
 
-async def told(notices: Notices) -> None:
-    """Waits for a notice, and takes those that came with it."""
+async def told(notices: Notices) -> float:
+    """Waits for a notice, and takes those that came with it; answers how many seconds it took."""
+    began = time.monotonic()
     async with asyncio.timeout(10):
         await notices.get()
     while not notices.empty():
         notices.get_nowait()
+    return time.monotonic() - began
 
 
 @ERAS
@@ -139,17 +141,16 @@ async def test_a_tool_for_each_action_comes_and_goes_with_its_grant(ipc: Path, s
     notices: Notices = asyncio.Queue()
     async with session(ipc, notices) as mcp:
         assert await tools(mcp) == {}
-        began = time.monotonic()
         show(ipc, grant(action("create_issue", L2, MUTATING), action("merge", L3, status="requires_higher_level")))
-        await told(notices)
-        assert time.monotonic() - began < 2
+        took = [await told(notices)]
         assert set(await tools(mcp)) == {"ext_call", "ext_github_create_issue"}
         show(ipc, grant(action("create_issue", L2, MUTATING), action("merge", L3, MUTATING)))
-        await told(notices)
+        took.append(await told(notices))
         assert set(await tools(mcp)) == {"ext_call", "ext_github_create_issue", "ext_github_merge"}
         show(ipc, grant(action("create_issue", L2, MUTATING, status="DENIED")))
         assert await tools(mcp) == {}  # at once, whether told or not
-        await told(notices)
+        took.append(await told(notices))
+        assert min(took) < 1  # any of them, for a busy machine may hold up another
         show(ipc)
         show(ipc, grant(action("look"), ends_in=0.8))
         await told(notices)

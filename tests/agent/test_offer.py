@@ -5,7 +5,7 @@ import re
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nanoclaw_agent.mcp_tools import Tools
@@ -23,7 +23,7 @@ values = st.recursive(
     max_leaves=10,
 )
 
-tries = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+tries = settings(max_examples=60)
 
 
 def action(**changes: Any) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
@@ -56,7 +56,7 @@ values = st.recursive(
     max_leaves=12,
 )
 
-tries = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+tries = settings(max_examples=60)
 
 
 def input_schema(schema: Any) -> dict[str, Any]:

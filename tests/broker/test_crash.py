@@ -80,7 +80,7 @@ async def test_what_a_crash_leaves_is_settled_at_the_start(
         await broker.grant("count", L2)
         with crashing(monkeypatch, crash_at, broker):
             with pytest.raises(NanoclawError):
-                await broker.call("count", action, request_id="r", idempotency_key="k", timeout=0.5)
+                await broker.call("count", action, request_id="r", idempotency_key="k")
             left = [state for _, state, _ in states(broker.database)]
     assert left == ["PREPARED" if crash_at == "claimed" else "SENT"]
     async with start() as broker:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from google.protobuf import json_format
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nanoclaw.broker.v1 import broker_pb2 as pb
@@ -494,7 +494,7 @@ anything = st.builds(
 )
 
 
-@settings(max_examples=500, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@settings(max_examples=500)
 @given(anything)
 def test_applying_the_suggested_grant_makes_it_pass(one: Facts) -> None:
     """Where a grant is all that is missing, making exactly it, as the server would, lets the call pass."""
@@ -526,7 +526,7 @@ def test_applying_the_suggested_grant_makes_it_pass(one: Facts) -> None:
     assert decide(replace(one, capabilities=(*others, granted))).outcome in (Outcome.ALLOW, Outcome.REPLAY)
 
 
-@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@settings(max_examples=300)
 @given(anything)
 def test_a_suggested_grant_opens_one_action_and_takes_none(one: Facts) -> None:
     """It lets through the action asked for, whatever passed before, and nothing else."""
@@ -540,7 +540,7 @@ def test_a_suggested_grant_opens_one_action_and_takes_none(one: Facts) -> None:
     assert before is None or grant.requires_task_gate == before.requires_task_gate
 
 
-@settings(max_examples=500, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@settings(max_examples=500)
 @given(anything)
 def test_the_whole_remedy_passes_and_no_part_of_it_can_be_left_out(one: Facts) -> None:
     """With everything that the steps say it passes; with any one part of it undone, or a lesser grant, it does not."""
@@ -584,7 +584,7 @@ def lesser(grant: Capability, action: str) -> list[Capability]:
     return less
 
 
-@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@settings(max_examples=300)
 @given(anything)
 def test_a_suggested_grant_is_no_higher_than_the_call_or_what_is_held(one: Facts) -> None:
     """It never adds the waiver, and goes no further than the action needs or the group has."""
@@ -605,7 +605,7 @@ def _open(capability: Capability, name: str, level: Level) -> bool:
     )
 
 
-@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@settings(max_examples=300)
 @given(budgets)
 def test_the_suggested_budget_is_the_smallest_that_lets_it_pass(budget: Budget) -> None:
     """One cent less, and the call is refused again."""

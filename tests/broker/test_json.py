@@ -97,7 +97,7 @@ tokens = st.lists(
 ).map("".join)  # fmt: skip
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(tokens | st.text(max_size=20), values)
 def test_no_expression_breaks_anything(expression: str, data: Any) -> None:
     """A value or one of two refusals; nothing else comes out, and the data is left as it was."""

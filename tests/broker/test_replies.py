@@ -161,7 +161,7 @@ async def test_no_reply_breaks_a_call_or_is_taken_for_what_it_is_not(start: Any,
 
             tries = settings.default.max_examples // 8  # each is a whole call
 
-            @settings(max_examples=tries, deadline=None, suppress_health_check=list(HealthCheck))
+            @settings(max_examples=tries, suppress_health_check=list(HealthCheck))
             @given(st.sampled_from(sorted(CALLS)), replies())
             @example("ask", b"HTTP/1.1 200 X\r\n\r\n" + dumped(MESSAGE | {"usage": DEAR[0]}))
             @example("post", b"HTTP/1.1 200 X\r\ncontent-encoding: gzip\r\n\r\nx")

@@ -129,7 +129,7 @@ async def test_no_answer_of_a_mail_server_breaks_a_call_or_makes_believe(
             loop = asyncio.get_running_loop()
             tries = settings.default.max_examples // 8  # each is a whole call, and some wait
 
-            @settings(max_examples=tries, deadline=None, suppress_health_check=list(HealthCheck))
+            @settings(max_examples=tries, suppress_health_check=list(HealthCheck))
             @given(speeches)
             @example(RIGHT)
             @example(RIGHT | {"AUTH": b"334 not base64 !\r\n"})

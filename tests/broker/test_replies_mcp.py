@@ -169,7 +169,7 @@ async def test_no_line_of_a_child_breaks_a_call(
         loop = asyncio.get_running_loop()
         tries = settings.default.max_examples // 10  # each is a whole call, and many wait
 
-        @settings(max_examples=tries, deadline=None, suppress_health_check=list(HealthCheck))
+        @settings(max_examples=tries, suppress_health_check=list(HealthCheck))
         @given(st.sampled_from(sorted(TOOLS)), replies, st.booleans())
         @example("note", b"x" * 9_000_000, False)
         @example("note", message(result=ANSWER) + b"\n", True)
@@ -193,7 +193,7 @@ async def test_no_answer_over_http_breaks_a_call(start: Any, home: Path, monkeyp
         loop = asyncio.get_running_loop()
         tries = settings.default.max_examples // 10
 
-        @settings(max_examples=tries, deadline=None, suppress_health_check=list(HealthCheck))
+        @settings(max_examples=tries, suppress_health_check=list(HealthCheck))
         @given(st.sampled_from(sorted(TOOLS)), replies, statuses, types, st.booleans())
         @example("note", message(result=ANSWER), 200, b"application/json", False)
         @example("note", b"x" * 9_000_000, 200, b"text/event-stream", True)
@@ -257,7 +257,7 @@ async def test_no_greeting_breaks_a_server(tmp_path: Path, monkeypatch: pytest.M
 
     tries = settings.default.max_examples // 10
 
-    @settings(max_examples=tries, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=tries, suppress_health_check=list(HealthCheck))
     @given(st.sampled_from(["tools/list", "tools/list", "initialize"]), greetings, values)
     def never(to: str, reply: bytes, text: Any) -> None:
         far_side.to, far_side.reply = to, reply

@@ -175,7 +175,7 @@ async def test_no_answer_of_a_database_breaks_a_call_or_makes_believe(
 
         tries = settings.default.max_examples // 10  # each is a whole call, and some wait
 
-        @settings(max_examples=tries, deadline=None, suppress_health_check=list(HealthCheck))
+        @settings(max_examples=tries, suppress_health_check=list(HealthCheck))
         @given(statements())
         @example(Statement("far", ["repeat('x', 500000000)"]))
         @example(Statement("far", ["repeat('x', 9000000)"], write=True))

@@ -144,14 +144,15 @@ async def test_a_timeout_stops_the_agent(world: Any, option: str, outcome: str) 
     assert world.fake.running == []
 
 
-async def test_a_sign_of_life_puts_the_idle_timeout_off(world: Any) -> None:
-    """Lines and files both count: who works is not idle."""
-    _configure(world, idle_timeout=0.3)
+@pytest.mark.parametrize("sign", ["line", "file"])
+async def test_a_sign_of_life_puts_the_idle_timeout_off(world: Any, sign: str) -> None:
+    """Lines and files each count: who works is not idle."""
+    _configure(world, idle_timeout=0.5)
 
     async def executor(run: Any, hands: Any) -> int:
-        for number in range(8):
+        for number in range(7):
             await w.asyncio.sleep(0.1)  # what it is about is that time passes
-            if number % 2:
+            if sign == "line":
                 run.write("still here\n")
             else:
                 (run.spec.mailbox / "tasks" / f"{number}.json").write_text("{}")

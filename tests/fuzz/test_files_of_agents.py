@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 from hostile import damaged, dumped, nearly_json, texts, values
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from nanoclaw_core.errors import NanoclawError
@@ -21,7 +21,6 @@ requests = st.fixed_dictionaries(
 files = nearly_json | damaged(requests.map(dumped)) | damaged(values.map(lambda value: dumped({"sig": value})))
 
 
-@settings(deadline=None)
 @given(files)
 def test_any_file_is_a_request_or_refused(raw: bytes) -> None:
     """By the strict reader, the signature's own and the types of requests, in the order in which they are asked."""
@@ -39,7 +38,6 @@ def test_any_file_is_a_request_or_refused(raw: bytes) -> None:
             parse(value, types)
 
 
-@settings(deadline=None)
 @given(st.dictionaries(texts, values, max_size=4), st.data())
 def test_a_signed_file_that_is_changed_is_not_signed(request: dict[str, Any], data: st.DataObject) -> None:
     """Whatever a thief of files changes in one: it is the same request as before, or it is not signed."""

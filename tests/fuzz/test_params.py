@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from hostile import damaged, dumped, nearly_json, numbers, texts, values
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
@@ -47,7 +47,6 @@ NAMES: dict[str, list[Any]] = {"service": ["governance", "../etc", "", 1, []]}
 """Fields that name something of ours, which a summary shows: no words of an agent's."""
 
 
-@settings(deadline=None)
 @given(nearly_json | damaged(values.map(dumped)))
 def test_parameters_are_an_object_or_refused(raw: bytes) -> None:
     """Whatever the bytes. What was read has one canonical text, which reads as the same."""
@@ -63,7 +62,6 @@ def test_parameters_are_an_object_or_refused(raw: bytes) -> None:
     assert (keyed_hash(b"k" * 32, "p", "a", again), digest("p", "a", again)) == (keyed, digest("p", "a", found))
 
 
-@settings(deadline=None)
 @given(st.integers(1, 200_000), st.sampled_from(["[", '{"a":', '[{"a":']))
 def test_no_depth_breaks_the_reader(deep: int, opening: str) -> None:
     """Neither closed nor left open."""
@@ -98,7 +96,6 @@ def asked(draw: st.DrawFn) -> tuple[str, str, dict[str, Any]]:
     return name, action_name, params
 
 
-@settings(deadline=None)
 @given(asked())
 def test_no_parameters_break_an_action(request: tuple[str, str, dict[str, Any]]) -> None:
     """They are refused with a code, or fit; all that is asked before it runs has an answer, and none of their words."""

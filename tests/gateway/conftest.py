@@ -35,7 +35,7 @@ from nanoclaw_store.testing import invariants
 from nanoclaw_telemetry import Telemetry, current_trace
 
 WIRE = Path(__file__).parent / "wire"
-DEADLINE = 10.0
+DEADLINE = 20.0
 
 
 class Faults:

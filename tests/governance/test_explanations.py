@@ -58,7 +58,7 @@ MOVES = st.builds(
 POLICIES = st.builds(Policy, strict=st.booleans())
 
 
-@settings(max_examples=600, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=600, suppress_health_check=list(HealthCheck))
 @given(task=tasks(), move=MOVES, caller=st.sampled_from(CALLERS), policy=POLICIES)
 def test_it_agrees_with_the_decision(task, move, caller, policy) -> None:
     """allowed and would_change are what decide would do, and what decide refuses with is among the violations."""
@@ -76,7 +76,7 @@ def test_it_agrees_with_the_decision(task, move, caller, policy) -> None:
         assert caller.principal in explanation.permitted
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(task=tasks(), to=STATES)
 def test_who_is_named_as_permitted_is(task, to) -> None:
     """A group or service that is named may take the edge as far as its rights go; one that is not may not."""

@@ -296,7 +296,6 @@ class History:
 SETTINGS = settings(
     max_examples=12,
     stateful_step_count=30,
-    deadline=None,
     derandomize=True,
     suppress_health_check=list(HealthCheck),
     phases=[Phase.generate],

@@ -17,7 +17,7 @@ from google.protobuf.descriptor_pb2 import (
     MethodDescriptorProto,
     ServiceDescriptorProto,
 )
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from protos.breaking import breaks
 
@@ -211,7 +211,6 @@ def released() -> FileDescriptorSet:
     return FileDescriptorSet.FromString(sets[-1].read_bytes())
 
 
-@settings(deadline=None)  # comparing all of it takes a busy machine long
 @given(st.data())
 def test_whatever_is_taken_out_of_our_own_protos_is_found(data: st.DataObject) -> None:
     """A message, a field, an enum's value, a method: each is missed by its name."""
