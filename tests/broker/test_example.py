@@ -5,13 +5,11 @@ import importlib.metadata
 import shutil
 import subprocess
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
+from serving import serving
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -50,23 +48,14 @@ class Wiki:
     async def find(self, request: Request) -> Response:
         return Response(status_code=200 if request.path_params["id"] in self.edits else 404)
 
-
-@asynccontextmanager
-async def serving(wiki: Wiki) -> AsyncIterator[int]:
-    routes = [
-        Route("/pages/{page}", wiki.read),
-        Route("/edits", wiki.edit, methods=["POST"]),
-        Route("/edits/{id}", wiki.find),
-    ]
-    server = uvicorn.Server(uvicorn.Config(Starlette(routes=routes), port=0, log_config=None, lifespan="off"))
-    running = asyncio.create_task(server.serve())
-    while not server.started:
-        await asyncio.sleep(0.005)
-    try:
-        yield server.servers[0].sockets[0].getsockname()[1]
-    finally:
-        server.should_exit = True
-        await running
+    def app(self) -> Starlette:
+        return Starlette(
+            routes=[
+                Route("/pages/{page}", self.read),
+                Route("/edits", self.edit, methods=["POST"]),
+                Route("/edits/{id}", self.find),
+            ]
+        )
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +80,7 @@ async def test_the_example_is_installed_and_called_through_a_broker(
     assert [(point.name, point.value) for point in points] == [("wiki", "nanoclaw_wiki:provider")]
     wiki = Wiki()
     governance.put("t1")
-    async with serving(wiki) as port:
+    async with serving(wiki.app()) as port:
         (home / "config").mkdir()
         (home / "config" / "providers.toml").write_text(f'[wiki]\nurl = "http://127.0.0.1:{port}"\n')
         (home / "secrets" / "broker").mkdir(exist_ok=True)

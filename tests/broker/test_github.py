@@ -1,14 +1,13 @@
 """GitHub, against a server that speaks its API: shapes, paging, limits, errors, and how an unknown end is found out."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
 from github_api import SHA, GitHub, rate_limited
 from pydantic import SecretStr
+from serving import serving
 from starlette.responses import JSONResponse, Response
 
 from nanoclaw_broker.ledger import Kind, UnknownEnd
@@ -51,13 +50,8 @@ class Hub:
 @pytest.fixture
 async def hub() -> AsyncIterator[Hub]:
     github = GitHub(TOKEN)
-    server = uvicorn.Server(uvicorn.Config(github.app(), port=0, log_config=None, lifespan="off"))
-    running = asyncio.create_task(server.serve())
-    while not server.started:
-        await asyncio.sleep(0.005)
-    yield Hub(github, server.servers[0].sockets[0].getsockname()[1])
-    server.should_exit = True
-    await running
+    async with serving(github.app()) as port:
+        yield Hub(github, port)
 
 
 WRITES: dict[str, dict[str, Any]] = {

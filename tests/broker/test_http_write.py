@@ -1,13 +1,12 @@
 """Writing over HTTP: to listed hosts, with a secret that only the broker has, and no guess about what has happened."""
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
 from pydantic import SecretStr
+from serving import serving
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
@@ -46,22 +45,6 @@ async def orders() -> AsyncIterator["Served"]:
     routes = [Route("/orders", api.take, methods=["POST", "PUT", "PATCH", "DELETE"])]
     async with serving(Starlette(routes=routes)) as port:
         yield Served(api, port)
-
-
-@asynccontextmanager
-async def serving(app: Starlette) -> AsyncIterator[int]:
-    """A real HTTP server on a port of loopback."""
-    import asyncio
-
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, lifespan="off"))
-    running = asyncio.create_task(server.serve())
-    while not server.started:
-        await asyncio.sleep(0.005)
-    try:
-        yield server.servers[0].sockets[0].getsockname()[1]
-    finally:
-        server.should_exit = True
-        await running
 
 
 class Served:

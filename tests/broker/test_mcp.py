@@ -11,8 +11,8 @@ from typing import Any
 import mcp_bytes
 import mcp_far_side
 import pytest
-import uvicorn
 from pydantic import SecretStr
+from serving import serving
 from starlette.responses import PlainTextResponse
 
 from nanoclaw.broker.v1 import broker_pb2 as pb
@@ -105,20 +105,6 @@ class Gate:
         await self.app(scope, receive, sending)
         if self.fails_after:
             await PlainTextResponse("lost", 502)(scope, receive, send)
-
-
-@asynccontextmanager
-async def serving(app: Any, port: int = 0) -> AsyncIterator[int]:
-    """A real HTTP server on a port of loopback."""
-    server = uvicorn.Server(uvicorn.Config(app, port=port, log_config=None, lifespan="on", timeout_graceful_shutdown=1))
-    task = asyncio.create_task(server.serve())
-    while not server.started:
-        await asyncio.sleep(0.005)
-    try:
-        yield server.servers[0].sockets[0].getsockname()[1]
-    finally:
-        server.should_exit = True
-        await task
 
 
 @pytest.fixture

@@ -2,15 +2,14 @@
 
 import os
 import signal
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
 from github_api import GitHub
 from messages_api import PRICES, MessagesApi
+from serving import serving
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
@@ -45,20 +44,8 @@ class FarSides:
         given = request.headers["authorization"].removeprefix("Bearer ")
         return JSONResponse({"given": given}, 200 if given == self.secret else 401)
 
-    @asynccontextmanager
-    async def serving(self) -> AsyncIterator[int]:
-        import asyncio
-
-        app = Starlette(routes=[Route("/orders", self.order, methods=["POST"]), Mount("/", self.github.app())])
-        server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, lifespan="off"))
-        running = asyncio.create_task(server.serve())
-        while not server.started:
-            await asyncio.sleep(0.005)
-        try:
-            yield server.servers[0].sockets[0].getsockname()[1]
-        finally:
-            server.should_exit = True
-            await running
+    def app(self) -> Starlette:
+        return Starlette(routes=[Route("/orders", self.order, methods=["POST"]), Mount("/", self.github.app())])
 
 
 @pytest.fixture
@@ -79,7 +66,7 @@ async def test_a_secret_that_was_replaced_is_used_at_the_next_call(start: Any, h
     """Also by a provider that keeps its connections; what the other side still says of the old one is kept out."""
     far = FarSides(api)
     put(home, OLD)
-    async with far.serving() as port:
+    async with serving(far.app()) as port:
         (home / "config").mkdir()
         prices = "\n".join(f'[llm.models."{name}"]\n' + "\n".join(f"{key} = {value}" for key, value in one.items())
                            for name, one in PRICES.items())  # fmt: skip

@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-import uvicorn
 from mcp_bytes import hello
 from planted import ECHOES
+from serving import serving
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
@@ -103,16 +103,11 @@ class Echoing:
                 Route("/repos/acme/{echo}/issues", self.github, methods=["POST"]),
             ]
         )
-        server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, lifespan="off"))
-        running = asyncio.create_task(server.serve())
-        while not server.started:
-            await asyncio.sleep(0.005)
-        try:
-            yield server.servers[0].sockets[0].getsockname()[1]
-        finally:
-            self._stopped.set()
-            server.should_exit = True
-            await running
+        async with serving(app) as port:
+            try:
+                yield port
+            finally:
+                self._stopped.set()
 
 
 async def _stream(message: dict[str, Any], said: str) -> AsyncIterator[str]:
