@@ -224,11 +224,12 @@ async def test_the_ports_begin_where_they_are_told_to(
 
 
 @pytest.mark.parametrize("port", ["0", "65533", "http"])
-async def test_a_port_that_is_none_is_refused(nanoclaw_process: Callable[..., Command], port: str) -> None:
+async def test_a_port_that_is_none_is_refused(nanoclaw: Any, home: Path, port: str) -> None:
     """Four must fit; nothing is started."""
-    code, _, err = await asyncio.to_thread(nanoclaw_process("up", "--port", port).end)
-    assert code == 2
-    assert "--port" in err
+    ran = await nanoclaw("up", "--port", port)
+    assert ran.code == 2
+    assert "--port" in ran.err
+    assert read_state(home) == {}
 
 
 @pytest.mark.system
