@@ -2,20 +2,17 @@
 
 import asyncio
 import json
-import os
 import signal
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from broker_process import process, reach
 
 from nanoclaw.broker.v1 import broker_pb2 as pb
-from nanoclaw.broker.v1 import broker_pb2_grpc
 from nanoclaw_broker import calls
 from nanoclaw_broker.ledger import State
 from nanoclaw_core.errors import Kind, NanoclawError
@@ -109,32 +106,6 @@ def crashing(monkeypatch: pytest.MonkeyPatch, at: str, broker: Any) -> Iterator[
         else:
             patch.setattr(calls, "settle", die)
         yield
-
-
-@contextmanager
-def process(home: Path, **settings: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A real broker over the home, with the counting provider installed as third parties install theirs."""
-    plugins = Path(__file__).parents[1] / "support" / "plugins"
-    environ = {**os.environ, "NANOCLAW_HOME": str(home), "NANOCLAW_BROKER_RATE_L2": "100000"}
-    environ |= {"NANOCLAW_BROKER_HARD_L2": "100000", "NANOCLAW_BROKER_PENDING": "64"}
-    environ |= {f"NANOCLAW_BROKER_{name}": value for name, value in settings.items()}
-    environ["PYTHONPATH"] = f"{os.environ.get('PYTHONPATH', '')}:{plugins}"
-    with (home / "logs" / "broker.log").open("ab") as output:
-        running = subprocess.Popen([sys.executable, "-m", "nanoclaw_broker"], env=environ, stderr=output)
-    try:
-        yield running
-    finally:
-        if running.poll() is None:
-            running.kill()
-        running.wait()
-
-
-async def reach(dial: Any, home: Path, principal: str, **options: Any) -> Any:
-    """A stub of a broker that may still be starting."""
-    channel = dial(f"unix:{home}/run/broker.sock", principal, **{"attempts": 40, "timeout": 30} | options)
-    stub = broker_pb2_grpc.BrokerServiceStub(channel)
-    await stub.GetStatus(pb.GetStatusRequest())
-    return stub
 
 
 @pytest.mark.crash
