@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import os
+import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -233,6 +235,18 @@ async def test_an_answer_that_is_none_stays_out_of_the_log(
     with pytest.raises(NoReply) as lost:
         await far.call("note", text="odd")
     assert "a-secret-of-somebody" not in caplog.text + str(lost.value)
+
+
+async def test_a_child_that_does_not_go_is_killed_before_the_broker_goes(tmp_path: Path) -> None:
+    """However often the keeper of the connection is asked to end meanwhile: nobody would stop it any more."""
+    command = [sys.executable, "-I", "-S", mcp_bytes.__file__, str(tmp_path)]
+    (tmp_path / "stays").touch()
+    async with running(Far(tmp_path, command=command)) as far:
+        await asyncio.wait_for(far.server.connected.wait(), 30)
+        pid = int((tmp_path / "stays").read_text())
+        os.kill(pid, 0)
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
 
 
 async def test_a_server_that_is_down_got_nothing_and_is_found_again(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,9 @@ def hello(request: Any, tools: list[str]) -> Any:
 
 
 def main(folder: Path) -> None:
-    """Replies lie in `folder`/reply; with `folder`/leaves it goes after one."""
+    """Replies lie in `folder`/reply; with `folder`/leaves it goes after one, with `folder`/stays not at the end."""
+    if (folder / "stays").exists():
+        (folder / "stays").write_text(str(os.getpid()))
     for line in sys.stdin.buffer:
         request = json.loads(line)
         if request.get("method") == "tools/call":
@@ -39,6 +42,8 @@ def main(folder: Path) -> None:
                 return
         elif (answer := hello(request, ["note", "look"])) is not None:
             os.write(1, json.dumps(answer).encode() + b"\n")
+    while (folder / "stays").exists():
+        signal.pause()
 
 
 if __name__ == "__main__":

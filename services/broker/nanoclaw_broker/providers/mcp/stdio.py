@@ -48,7 +48,20 @@ async def opened(
             stream.close()
         for pump in pumps:
             pump.cancel()
-        await asyncio.shield(asyncio.create_task(_end(child, pumps)))
+        await _whatever_comes(asyncio.create_task(_end(child, pumps)))
+
+
+async def _whatever_comes(ending: asyncio.Task[None]) -> None:
+    """Waits for it; who is cancelled meanwhile, however often, is so afterwards: no child is left behind."""
+    cancelled: asyncio.CancelledError | None = None
+    with anyio.CancelScope(shield=True):
+        while not ending.done():
+            try:
+                await asyncio.shield(ending)
+            except asyncio.CancelledError as error:
+                cancelled = error
+    if cancelled is not None:
+        raise cancelled
 
 
 async def _receive(child: asyncio.subprocess.Process, came: Any) -> None:
