@@ -1,6 +1,7 @@
 """Tools of a real MCP server as actions: at the operator's levels, by the server's schemas, and nothing guessed."""
 
 import asyncio
+import itertools
 import json
 import os
 import signal
@@ -21,8 +22,9 @@ from nanoclaw.broker.v1 import broker_pb2 as pb
 from nanoclaw_broker.ledger import Kind, UnknownEnd
 from nanoclaw_broker.policy import Level
 from nanoclaw_broker.providers import ActionFailed, Effect, Environment, NoReply, Provider, Refused, Result
-from nanoclaw_broker.providers.mcp import provider
-from nanoclaw_broker.providers.mcp.schema import Schema, SchemaRefused
+from nanoclaw_broker.providers.mcp import provider, schema
+from nanoclaw_broker.providers.mcp.cpu_limit import TookTooLong, within
+from nanoclaw_broker.providers.mcp.schema import REST_SECONDS, CheckTooSlow, Schema, SchemaRefused
 from nanoclaw_broker.providers.mcp.server import Pauses, ToolServer
 from nanoclaw_broker.providers.mcp.wire import MOST_ANSWER
 from nanoclaw_broker.secrets import SCRUBBED
@@ -296,7 +298,7 @@ async def test_a_server_that_was_never_there_does_not_stop_the_start(tmp_path: P
 def test_a_schema_that_can_not_be_enforced_here_is_refused(document: dict[str, Any]) -> None:
     """Nothing is ever fetched."""
     with pytest.raises(SchemaRefused):
-        Schema(document)
+        Schema(document).problems({})
 
 
 def test_a_schema_is_followed_within_itself_and_no_further() -> None:
@@ -307,6 +309,102 @@ def test_a_schema_is_followed_within_itself_and_no_further() -> None:
     for document in ({"$ref": "#/nowhere"}, {"$ref": "#"}):
         with pytest.raises(SchemaRefused):
             Schema(document).problems({"a": 1})
+
+
+def nested(depth: int) -> dict[str, Any]:
+    """An object in an object in an object."""
+    return {"a": nested(depth - 1)} if depth else {"a": 1}
+
+
+TWICE = {"properties": {"a": {"$ref": "#"}}}
+SLOW: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "a pattern": ({"properties": {"a": {"pattern": "^(a+)+$"}}}, {"a": "a" * 60 + "!"}),
+    "a pattern for names": ({"patternProperties": {"^(a+)+$": {}}}, {"a" * 60 + "!": 1}),
+    "a pattern that leaves no names": (
+        {"patternProperties": {"^(a+)+$": {}}, "additionalProperties": False},
+        {"a" * 60 + "!": 1},
+    ),
+    "references that double": (
+        {
+            "$defs": {str(n): {"allOf": [{"$ref": f"#/$defs/{n + 1}"}] * 2} for n in range(60)} | {"60": {}},
+            "$ref": "#/$defs/0",
+        },
+        {},
+    ),
+    "itself twice over": ({"allOf": [TWICE, TWICE]}, nested(60)),
+    "things that must differ": (
+        {"properties": {"a": {"uniqueItems": True}}},
+        {"a": [1, *([n] for n in range(20_000))]},
+    ),
+    "much that fits": ({"properties": {"a": {"items": {"type": "integer"}}}}, {"a": [1] * 400_000}),
+}
+
+
+@pytest.mark.parametrize("case", SLOW)
+def test_a_check_that_takes_too_long_is_broken_off(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is slow about it, and soon: nothing else is served meanwhile."""
+    monkeypatch.setattr(schema, "CHECK_SECONDS", 0.05)
+    document, params = SLOW[case]
+    with pytest.raises(CheckTooSlow):
+        Schema(document).problems(params)
+
+
+def test_a_schema_that_took_too_long_rests() -> None:
+    """Else who sends the same again and again would keep the broker busy with it; others by the schema wait, too."""
+    now = 100.0
+    slow = Schema(*SLOW["a pattern"][:1], monotonic=lambda: now)
+    with pytest.raises(CheckTooSlow):
+        slow.problems(SLOW["a pattern"][1])
+    now += REST_SECONDS - 0.01
+    with pytest.raises(CheckTooSlow):
+        slow.problems({"a": "a"})
+    now += 0.02
+    assert slow.problems({"a": "a"}) == ()
+    assert slow.problems({"a": "b"}) == ('a: must have pattern "^(a+)+$"',)
+
+
+def test_a_schema_that_takes_too_long_to_look_at_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once and for all; the largest that is taken does not."""
+    large = {"properties": {f"member{number}": {"type": "string"} for number in range(1900)}}
+    assert len(json.dumps(large)) > 60_000
+    assert Schema(large).problems({}) == ()
+    monkeypatch.setattr(schema, "SCHEMA_SECONDS", 0.001)
+    refused = Schema(large)
+    for _ in range(2):
+        with pytest.raises(SchemaRefused, match="too long"):
+            refused.problems({})
+        monkeypatch.undo()
+
+
+def test_what_is_limited_answers_in_time_or_not_at_all() -> None:
+    """And what comes after it is not broken off."""
+    assert within(0.05, lambda: 1) == 1
+    with pytest.raises(TookTooLong):
+        within(0.01, lambda: all(True for _ in itertools.count()))
+    with pytest.raises(ZeroDivisionError):
+        within(0.05, lambda: 1 // 0)
+    assert sum(range(10_000_000)) > 0
+
+
+async def test_a_careless_schema_keeps_nobody_waiting(home: Path, tmp_path: Path, start: Any) -> None:
+    """What can't be checked in time is denied, with what to do; nothing is sent, and others are served."""
+    async with serving(mcp_far_side.app(tmp_path)) as port:
+        (home / "config").mkdir()
+        (home / "config" / "providers.toml").write_text(
+            f'[mcp.servers.far]\nurl = "http://127.0.0.1:{port}/mcp"\n'
+            '[mcp.servers.far.tools.careless]\nlevel = "L1"\nkind = "read"\n'
+            '[mcp.servers.far.tools.boastful]\nlevel = "L1"\nkind = "read"\n'
+        )
+        async with start() as broker:
+            await broker.grant("mcp", pb.ACCESS_LEVEL_L1)
+            assert "aaa" in (await broker.call("mcp", "far_careless", {"text": "aaa"})).data_json
+            assert (await broker.call("mcp", "far_careless", {"text": "b"})).code == "INVALID_PARAMS"
+            answer = await broker.call("mcp", "far_careless", {"text": "a" * 60 + "!"})
+            assert (answer.status, answer.code) == (pb.CALL_STATUS_DENIED, "MCP_CHECK_TOO_SLOW")
+            assert "[mcp.servers.far]" in answer.next_steps[0]
+            assert "aaa!" not in str(answer)
+            boasted = await broker.call("mcp", "far_boastful", {"size": 60})
+            assert (boasted.code, "aaa!" in boasted.data_json) == ("OK", True)
 
 
 @pytest.mark.parametrize(

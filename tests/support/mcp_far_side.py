@@ -7,7 +7,10 @@ from typing import Annotated, Any
 
 from mcp.server.mcpserver import MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
-from pydantic import Field
+from pydantic import Field, WithJsonSchema
+
+Evil = Annotated[str, WithJsonSchema({"type": "string", "pattern": "^(a+)+$"})]
+"""What a backtracking engine matches for ever."""
 
 
 def build(folder: Path) -> MCPServer:
@@ -37,6 +40,14 @@ def build(folder: Path) -> MCPServer:
         """What it was started with."""
         return dict(os.environ)
 
+    def careless(text: Evil) -> str:
+        """Takes many letters a."""
+        return text
+
+    def boastful(size: int) -> Evil:
+        """Says that it answers letters a alone."""
+        return "a" * size + "!"
+
     def much(size: int) -> str:
         """A long text."""
         return "x" * size
@@ -56,7 +67,7 @@ def build(folder: Path) -> MCPServer:
         server.add_tool(strict_note, name="note")
     else:
         server.add_tool(note)
-    for tool in (add, environment, much, secret_tool):
+    for tool in (add, boastful, careless, environment, much, secret_tool):
         server.add_tool(tool)
     return server
 

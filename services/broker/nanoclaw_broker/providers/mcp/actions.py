@@ -20,8 +20,8 @@ from nanoclaw_broker.providers.base import (
     Refused,
     Result,
 )
-from nanoclaw_broker.providers.mcp.schema import SchemaRefused
-from nanoclaw_broker.providers.mcp.server import ToolServer
+from nanoclaw_broker.providers.mcp.schema import CheckTooSlow, SchemaRefused
+from nanoclaw_broker.providers.mcp.server import CHECK_TOO_SLOW, ToolServer
 from nanoclaw_broker.providers.mcp.settings import McpSettings, ToolSettings, action_name
 
 if TYPE_CHECKING:
@@ -77,6 +77,8 @@ class CallTool(Action[Arguments]):
             problems = known.schema.problems(params.model_extra or {})
         except SchemaRefused:
             return
+        except CheckTooSlow:
+            raise Refused(CHECK_TOO_SLOW, *self.server.too_slow(self.tool)) from None
         if problems:
             raise Refused("INVALID_PARAMS", "; ".join(problems), "mend the parameters")
 

@@ -12,7 +12,7 @@ from pydantic import SecretStr, ValidationError
 
 from nanoclaw_broker.excerpt import excerpt
 from nanoclaw_broker.providers.base import ActionFailed, NoReply
-from nanoclaw_broker.providers.mcp.schema import Schema, SchemaRefused
+from nanoclaw_broker.providers.mcp.schema import REST_SECONDS, CheckTooSlow, Schema, SchemaRefused
 from nanoclaw_broker.providers.mcp.settings import ServerSettings
 from nanoclaw_core.errors import NanoclawError
 
@@ -29,8 +29,11 @@ _STEADY_SECONDS = 60.0
 _CANCEL_SECONDS = 1.0
 _MOST_PAGES = 50
 _LATER = "send it again later"
+CHECK_TOO_SLOW = "MCP_CHECK_TOO_SLOW"
 _MOST_DESCRIPTION = 1000
 _METHOD_NOT_FOUND, _INVALID_PARAMS, _INVALID_REQUEST = -32601, -32602, -32600
+_HEADER_MISMATCH = -32020
+"""Refused unseen: its tools are others than when it was connected."""
 
 
 @dataclass(slots=True)
@@ -102,8 +105,10 @@ class ToolServer:
         self._check(tool, arguments)
         from mcp.shared.exceptions import MCPError
 
+        from nanoclaw_broker.providers.mcp import wire
+
         try:
-            return await client.call_tool(tool, dict(arguments), seconds)
+            return await wire.call_tool(client, tool, arguments, seconds)
         except MCPError as error:
             raise self._meaning(error.code, error.message, mutating=mutating) from None
         except (RuntimeError, ValidationError) as error:
@@ -111,7 +116,7 @@ class ToolServer:
 
     def _check(self, tool: str, arguments: Mapping[str, Any]) -> None:
         known = self.tools.get(tool)
-        step = f"ask an operator to look at [mcp.servers.{self.name}]"
+        step = self._ask_an_operator
         if known is None:
             raise ActionFailed("MCP_TOOL_MISSING", f"{self.name} has no tool {tool}", next_steps=(step,))
         if known.schema is None:
@@ -122,8 +127,20 @@ class ToolServer:
         except SchemaRefused as refused:
             message = f"the schema of {tool} is refused: {refused}"
             raise ActionFailed("MCP_SCHEMA_REFUSED", message, next_steps=(step,)) from None
+        except CheckTooSlow:
+            message, step = self.too_slow(tool)
+            raise ActionFailed(CHECK_TOO_SLOW, message, next_steps=(step,)) from None
         if problems:
             raise ActionFailed("INVALID_PARAMS", "; ".join(problems), next_steps=("mend the parameters",))
+
+    def too_slow(self, tool: str) -> tuple[str, str]:
+        """What to say where a check was broken off, and what to do."""
+        message = f"whether the parameters fit the schema of {tool} takes too long to find out; nothing was sent"
+        return message, f"send less, or something else, in {REST_SECONDS:.0f} s, or {self._ask_an_operator}"
+
+    @property
+    def _ask_an_operator(self) -> str:
+        return f"ask an operator to look at [mcp.servers.{self.name}]"
 
     def _meaning(self, code: int, words: str, *, mutating: bool) -> Exception:
         from nanoclaw_broker.providers.mcp.wire import NOT_SENT
@@ -131,7 +148,7 @@ class ToolServer:
         if code == NOT_SENT:
             self._ended.set()
             return self._unreachable("it does not answer")
-        if code == _INVALID_REQUEST and words == "Session terminated":
+        if code == _HEADER_MISMATCH or (code == _INVALID_REQUEST and words == "Session terminated"):
             self._ended.set()
             message = f"the MCP server {self.name} does not know the connection any more; nothing was done"
             return ActionFailed("MCP_UNREACHABLE", message, next_steps=(_LATER,), in_trouble=True)

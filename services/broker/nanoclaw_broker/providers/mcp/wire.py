@@ -6,7 +6,7 @@ Imported at the first connection: the `mcp` package costs 30 MB.
 import asyncio
 import logging
 import secrets as random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
 from typing import Any
@@ -15,7 +15,7 @@ import anyio
 import httpx2
 from mcp.client.client import Client
 from mcp.client.streamable_http import streamable_http_client
-from mcp_types import Implementation
+from mcp_types import CallToolRequest, CallToolRequestParams, CallToolResult, Implementation
 from pydantic import SecretStr
 
 from nanoclaw_broker.providers.mcp import stdio
@@ -35,6 +35,16 @@ def client(settings: ServerSettings, secret: Callable[[str], SecretStr], ended: 
     """A client that is not connected yet. ended: set when the other end is gone."""
     opened = _stdio(settings, secret) if settings.command else _http(settings, secret)
     return Client(_watched(opened, ended), cache=None, client_info=Implementation(name="nanoclaw-broker", version="1"))
+
+
+async def call_tool(client: Client, tool: str, arguments: Mapping[str, Any], seconds: float) -> CallToolResult:
+    """One request, and what is answered to it. Raises MCPError, ValidationError.
+
+    The library's own `call_tool` asks again where the server wants that, and holds the answer against a schema of the
+    server's, on our loop and for however long that takes; what was done was done, whatever the answer looks like.
+    """
+    asked = CallToolRequest(params=CallToolRequestParams(name=tool, arguments=dict(arguments)))
+    return await client.session.send_request(asked, CallToolResult, seconds)
 
 
 def _stdio(settings: ServerSettings, secret: Callable[[str], SecretStr]) -> AbstractAsyncContextManager[Any]:
