@@ -7,7 +7,7 @@ from functools import partial
 
 import structlog
 
-from nanoclaw_core.errors import NanoclawError
+from nanoclaw_core.errors import NanoclawError, file_failed
 from nanoclaw_core.ids import new_ulid
 from nanoclaw_ipc_gateway import folders, mailboxes, messages
 from nanoclaw_ipc_gateway.intake import Intake
@@ -48,13 +48,16 @@ class Replies:
         return self._database.read(query)
 
     def stage(self, to: Origin, text: str, in_reply_to: str, replied_by: str) -> NewMessage:
-        """Writes a reply aside. Raises OSError."""
+        """Writes a reply aside. Raises FILE_FAILED."""
         message = NewMessage(new_ulid(), to, text, replied_by=replied_by, in_reply_to=in_reply_to)
         content = {"type": "message", "id": message.id, "text": text, "from": replied_by}
         if in_reply_to:
             content["in_reply_to"] = in_reply_to
         raw = json.dumps(content, ensure_ascii=False).encode()
-        folders.put(self._home.outgoing, _staged(message), raw, 0o640, self._home.owners)
+        try:
+            folders.put(self._home.outgoing, _staged(message), raw, 0o640, self._home.owners)
+        except OSError as error:
+            raise file_failed(error) from error
         return message
 
     def withdraw(self, message: NewMessage) -> None:

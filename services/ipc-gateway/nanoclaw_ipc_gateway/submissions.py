@@ -4,7 +4,7 @@ from functools import partial
 from typing import Any
 
 from nanoclaw.gateway.v1 import gateway_pb2 as gateway
-from nanoclaw_core.errors import Kind, NanoclawError, invalid, not_found
+from nanoclaw_core.errors import Kind, NanoclawError, file_failed, invalid, not_found
 from nanoclaw_core.principal import Caller
 from nanoclaw_ipc_gateway import claims, mailboxes, records
 from nanoclaw_ipc_gateway.answer import EXECUTED
@@ -45,7 +45,7 @@ class Submissions:
                 lambda tx: records.note_submission(tx, caller.principal, origin, claim_id, request.request_id, trace_id)
             )
             text = await self._intake.take_in(
-                origin.number, lambda: self._home.claims.place(request.content, claim_id, origin.number)
+                origin.number, lambda: self._place(request.content, claim_id, origin.number)
             )
         return gateway.SubmitResponse(response_json=_told(text))
 
@@ -85,6 +85,12 @@ class Submissions:
             response = gateway.RetryQuarantinedResponse(response_json=_told(text))
             await self._idempotency.run(caller.principal, request, lambda tx: response)
         return response
+
+    def _place(self, content: bytes, claim_id: str, number: int) -> claims.Claim:
+        try:
+            return self._home.claims.place(content, claim_id, number)
+        except OSError as error:
+            raise file_failed(error) from error
 
     def _take_back(self, kept_id: str, number: int, source: str, base: str) -> claims.Claim:
         claim = claims.again(kept_id.rpartition("-")[2], number, source, base)
