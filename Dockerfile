@@ -46,7 +46,7 @@ RUN groupadd --gid 10001 nanoclaw && groupadd --gid 10002 agents \
  && for name in . store run attempts ipc groups config logs secrets; do \
       install -d -o nanoclaw -g nanoclaw -m 0750 /var/lib/nanoclaw/$name; done
 COPY --from=build /opt/services /opt/services
-ENV PATH=/opt/services/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 GRPC_VERBOSITY=ERROR NANOCLAW_HOME=/var/lib/nanoclaw
+ENV PATH=/opt/services/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 NANOCLAW_HOME=/var/lib/nanoclaw
 USER nanoclaw
 WORKDIR /var/lib/nanoclaw
 STOPSIGNAL SIGTERM

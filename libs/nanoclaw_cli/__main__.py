@@ -1,7 +1,6 @@
 """The `nanoclaw` command: every noun is a file of its own."""
 
 import asyncio
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from nanoclaw_cli import (
     containers,
     dispatch,
     freezes,
+    given_environ,
     grants,
     invocation,
     messages,
@@ -113,7 +113,7 @@ def demo(
     from nanoclaw_cli.stage import Containers, Processes, Stage
 
     given = invocation.current()
-    stage: Stage = Containers(given, compose, traces) if compose else Processes(given.home, os.environ)
+    stage: Stage = Containers(given, compose, traces) if compose else Processes(given.home, given_environ())
     if not asyncio.run(play(stage, console())):
         raise typer.Exit(1)
 

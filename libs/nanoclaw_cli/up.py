@@ -16,7 +16,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from nanoclaw_cli import desired
+from nanoclaw_cli import desired, given_environ
 from nanoclaw_cli.invocation import command, current, pasted
 from nanoclaw_cli.output import console, say, say_json, say_line
 from nanoclaw_cli.processes import signal_process, wait_until_gone
@@ -50,7 +50,7 @@ async def up(
         return
     desired.want(home, desired.RUNNING)
     progress = _Progress()
-    supervisor = Supervisor(home, [sys.executable], os.environ, first_port=first_port, notice=progress.notice)
+    supervisor = Supervisor(home, [sys.executable], given_environ(), first_port=first_port, notice=progress.notice)
     with _own_log(home), progress.view(), _signals() as stopping:
         async with supervisor.running():
             progress.ready(home, first_port)
@@ -124,6 +124,7 @@ def _detach(home: Path, first_port: int) -> None:
             stdout=subprocess.PIPE,
             stderr=errors,
             start_new_session=True,
+            env=given_environ(),
         )
     assert process.stdout is not None
     with process.stdout, console().status("starting the services") if not current().as_json else _nothing():

@@ -223,6 +223,23 @@ async def test_the_ports_begin_where_they_are_told_to(
         assert f"NANOCLAW_{name.upper()}_LISTEN=unix:{home}/run/{name}.sock,127.0.0.1:{port}" in told
 
 
+@pytest.mark.parametrize("given", [None, "DEBUG"])
+async def test_the_services_logs_keep_what_grpc_notes(home: Path, environ: dict[str, str], given: str | None) -> None:
+    """Why a handshake failed stands nowhere else: that the command itself hushes gRPC is no matter of theirs."""
+    told = {name: value for name, value in environ.items() if name != "GRPC_VERBOSITY"}
+    told |= {"GRPC_VERBOSITY": given} if given else {}
+    command = Command(told, "up", "--detach", "--no-ports")
+    try:
+        code, _, err = await asyncio.to_thread(command.end)
+        assert (code, err) == (0, "")
+        for pid, _ in (read_state(home)[service.name] for service in SERVICES):
+            found = Path(f"/proc/{pid}/environ").read_text().split("\0")
+            verbosity = [line for line in found if line.startswith("GRPC_VERBOSITY=")]
+            assert verbosity == ([f"GRPC_VERBOSITY={given}"] if given else [])
+    finally:
+        await asyncio.to_thread(Command(told, "stop").end)
+
+
 @pytest.mark.parametrize("port", ["0", "65533", "http"])
 async def test_a_port_that_is_none_is_refused(nanoclaw: Any, home: Path, port: str) -> None:
     """Four must fit; nothing is started."""

@@ -1,5 +1,6 @@
 """Over TCP with TLS both ends prove who they are by certificate, and nobody else gets in or is talked to."""
 
+import os
 import subprocess
 import sys
 import textwrap
@@ -176,8 +177,13 @@ SERVICE = textwrap.dedent(
 )
 async def test_who_has_no_good_certificate_gets_no_connection_and_the_log_says_why(home, tls, make, reason):
     """Refused in the handshake, before any RPC. grpc itself writes the reason to the service's log, which is stderr."""
+    environ = {name: value for name, value in os.environ.items() if name != "GRPC_VERBOSITY"}
     process = subprocess.Popen(
-        [sys.executable, "-c", SERVICE, str(home)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", SERVICE, str(home)],
+        env=environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     try:
         assert process.stdout is not None
