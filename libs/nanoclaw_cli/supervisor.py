@@ -107,7 +107,12 @@ class Supervisor:
             log.warning("service_crashed", service=service.name, exit_code=code, restart_in_seconds=pause)
             await asyncio.sleep(pause)
             self.restarts[service.name] = self.restarts.get(service.name, 0) + 1
-            await self._start(service)
+            try:
+                await self._start(service)
+            except OSError as error:  # a full disk, no room for a process: the next round tries again
+                self.notice(service.name, f"can't be started: {error.strerror}")
+                log.error("service_not_started", service=service.name, message=str(error))
+                continue
             if not await self._serves(service) and self._processes[service.name].returncode is None:
                 self._processes[service.name].kill()  # it hangs; the next round starts it again
 

@@ -303,6 +303,23 @@ async def test_a_service_that_fails_at_its_restart_is_tried_again(environ: dict[
         await until(lambda: all_serve(home))
 
 
+@pytest.mark.system
+async def test_a_service_that_can_t_be_started_again_is_tried_until_it_can(environ: dict[str, str], home: Path) -> None:
+    """A machine that has no room for it for a while, for its log or its process, does not lose the watch over it."""
+    said: list[str] = []
+    supervisor = Supervisor(
+        home, [sys.executable], environ, backoff=(0.05,), notice=lambda name, what: said.append(f"{name}: {what}")
+    )
+    async with supervisor.running():
+        (home / "logs" / "broker.log").rename(home / "logs" / "before")
+        (home / "logs" / "broker.log").mkdir()
+        pid, _ = read_state(home)["broker"]
+        os.kill(pid, signal.SIGKILL)
+        await until(lambda: said.count("broker: can't be started: Is a directory") >= 2)
+        (home / "logs" / "broker.log").rmdir()
+        await until(lambda: all_serve(home))
+
+
 async def test_who_ignores_sigterm_is_killed_after_the_grace(
     environ: dict[str, str], home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
