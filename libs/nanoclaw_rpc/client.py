@@ -22,9 +22,10 @@ OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.enable_http_proxy", 0),
     ("grpc.service_config_disable_resolution", 1),
     ("grpc.use_local_subchannel_pool", 1),
-    # The other end is on this machine and comes back soon: the default backs off to two minutes.
+    # The other end is on this machine and comes back soon: the default backs off to two minutes. The one called min is
+    # no pause, but how long making a connection may take; what is refused is tried again after the pause all the same.
     ("grpc.initial_reconnect_backoff_ms", 50),
-    ("grpc.min_reconnect_backoff_ms", 50),
+    ("grpc.min_reconnect_backoff_ms", 3000),
     ("grpc.max_reconnect_backoff_ms", 1000),
 )
 
