@@ -10,6 +10,7 @@ from nanoclaw.gateway.v1.gateway_pb2_grpc import GatewayServiceStub
 from nanoclaw.governance.v1.governance_pb2_grpc import GovernanceServiceStub
 from nanoclaw.runtime.v1.runtime_pb2_grpc import RuntimeServiceStub
 from nanoclaw_cli.invocation import current
+from nanoclaw_cli.output import say_warning
 from nanoclaw_cli.services import SERVICES
 from nanoclaw_core.errors import Kind, NanoclawError
 from nanoclaw_rpc import connect
@@ -84,12 +85,18 @@ async def gateway() -> "AsyncIterator[GatewayServiceAsyncStub]":
 
 
 async def pages(call: Callable[[Any], Any], request: Any, field: str, limit: int) -> list[Any]:
-    """Up to `limit` items of a list RPC (0: all), read page by page; `field` is the response's list."""
+    """Up to `limit` items of a list RPC (0: all), read page by page; `field` is the response's list.
+
+    Says so beside the answer where there are more.
+    """
     found: list[Any] = []
     while True:
         request.page_size = min(PAGE, limit - len(found)) if limit else PAGE
         response = await call(request)
         found.extend(getattr(response, field))
-        if not response.next_page_token or (limit and len(found) >= limit):
+        if not response.next_page_token:
+            return found
+        if limit and len(found) >= limit:
+            say_warning(f"there are more than these {limit}; --limit 0 shows all")
             return found
         request.page_token = response.next_page_token

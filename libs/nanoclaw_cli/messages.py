@@ -31,12 +31,12 @@ async def messages(
     group: Annotated[str, typer.Option("--group", "-g")] = "",
     task: Annotated[str, typer.Option()] = "",
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with new ones, until Ctrl-C.")] = False,
-    limit: Annotated[int, typer.Option(min=0)] = 50,
+    limit: Annotated[int, typer.Option(min=0, help="The last so many; 0: all.")] = 50,
 ) -> None:
-    """Messages from agents, and replies, oldest first."""
+    """The last messages from agents, and replies, oldest first."""
     async with gateway() as stub:
         request = pb.ListMessagesRequest(group=group, task_id=task)
-        found = await pages(stub.ListMessages, request, "messages", limit)
+        found = (await pages(stub.ListMessages, request, "messages", 0))[-limit:]
         if follow:
             for one in found:
                 _say(one)

@@ -59,9 +59,8 @@ class Terminal(Console):
 
 def console(*, stderr: bool = False) -> Console:
     """Where people read."""
-    if (sys.stderr if stderr else sys.stdout).isatty():
-        return Terminal(highlight=False, stderr=stderr)
-    return Terminal(highlight=False, stderr=stderr, width=int(os.environ.get("COLUMNS", PIPED_WIDTH)))
+    fits = (sys.stderr if stderr else sys.stdout).isatty() or os.environ.get("COLUMNS", "").isdecimal()
+    return Terminal(highlight=False, stderr=stderr, width=None if fits else PIPED_WIDTH)
 
 
 def as_dict(message: Message) -> dict[str, Any]:

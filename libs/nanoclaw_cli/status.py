@@ -84,7 +84,7 @@ async def _dispatcher() -> dict[str, Any]:
         answer = await stub.GetStatus(dispatcher.GetStatusRequest())
         groups = await channels.pages(stub.ListGroups, dispatcher.ListGroupsRequest(), "groups", 0)
         request = dispatcher.ListDispatchesRequest(states=[dispatcher.DISPATCH_STATE_FAILED])
-        failed = await channels.pages(stub.ListDispatches, request, "dispatches", 1000)
+        failed = await channels.pages(stub.ListDispatches, request, "dispatches", 0)
     return {
         "dispatches": {"running": answer.running, "waiting": answer.waiting, "failed": len(failed)},
         "max_running": answer.max_containers,

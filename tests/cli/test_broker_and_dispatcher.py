@@ -149,6 +149,20 @@ async def test_messages_are_listed_followed_and_answered(nanoclaw: Any, far_side
     assert (await nanoclaw("reply", "go on")).code == 2
 
 
+async def test_of_many_messages_the_last_ones_are_shown(nanoclaw: Any, far_side: Any) -> None:
+    """What was said last is what waits for an answer."""
+    pages = [
+        gateway.ListMessagesResponse(
+            messages=[gateway.Message(id="m1"), gateway.Message(id="m2")], next_page_token="2"
+        ),
+        gateway.ListMessagesResponse(messages=[gateway.Message(id="m3")]),
+    ]
+    for limit, shown in (("2", ["m2", "m3"]), ("0", ["m1", "m2", "m3"])):
+        far_side.answers["ListMessages"] = list(pages)
+        ran = await nanoclaw("messages", "--limit", limit, "--json")
+        assert ([one["id"] for one in ran.json], ran.err) == (shown, "")
+
+
 @pytest.mark.parametrize("words", [("task", "watch"), ("messages",), ("call", "list"), ("product", "list")])
 async def test_every_command_has_json_and_help(nanoclaw: Any, words: tuple[str, ...]) -> None:
     """A sample of each shape."""

@@ -141,6 +141,31 @@ async def test_list_reads_every_page_and_filters(nanoclaw: Any, far_side: Any) -
     assert (first.assigned_group, second.page_token) == ("developer", "more")
 
 
+async def test_a_list_that_goes_on_says_so(nanoclaw: Any, far_side: Any) -> None:
+    """Beside the answer, for people and programs alike; nobody takes the beginning for the whole."""
+    page = pb.ListTasksResponse(tasks=[pb.Task(id="t1"), pb.Task(id="t2")], next_page_token="more")
+    far_side.answers = {"ListTasks": [page, page]}
+    assert (
+        "warning there are more than these 2; --limit 0 shows all"
+        in (await nanoclaw("task", "list", "--limit", "2")).err
+    )
+    ran = await nanoclaw("task", "list", "--limit", "2", "--json")
+    assert [one["id"] for one in ran.json] == ["t1", "t2"]
+    assert "there are more" in ran.err
+
+
+@pytest.mark.parametrize("columns", ["", "wide", "60"])
+async def test_the_width_of_the_environment_holds_where_it_is_one(
+    nanoclaw: Any, far_side: Any, monkeypatch: pytest.MonkeyPatch, columns: str
+) -> None:
+    """Cron, pipes and editors set COLUMNS to all kinds of things."""
+    monkeypatch.setenv("COLUMNS", columns)
+    far_side.answers = {"ListTasks": pb.ListTasksResponse(tasks=[pb.Task(id="t1", title="words " * 30)])}
+    ran = await nanoclaw("task", "list")
+    assert (ran.code, ran.err) == (0, "")
+    assert max(map(len, ran.out.splitlines())) <= (60 if columns == "60" else 200)
+
+
 async def test_a_table_is_for_people(nanoclaw: Any, far_side: Any) -> None:
     """Words, not enum names; nothing cut off in a pipe."""
     far_side.answers["ListTasks"] = pb.ListTasksResponse(tasks=[TASK])
