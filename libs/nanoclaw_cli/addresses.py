@@ -3,8 +3,10 @@
 from dataclasses import dataclass, field
 
 from nanoclaw_cli.services import SERVICES, Service
-from nanoclaw_core.addresses import is_loopback
+from nanoclaw_core.addresses import host_and_port, is_loopback
 from nanoclaw_core.errors import NanoclawError, invalid
+
+_LAST_FIRST_PORT = 65535 - (len(SERVICES) - 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +27,7 @@ class Addresses:
             name, separator, address = part.partition("=")
             if not separator and not host:
                 host, first_port = _split(part, first_port)
-            elif name in {service.name for service in SERVICES} and _is_address(address):
+            elif name in {service.name for service in SERVICES} and host_and_port(address):
                 by_name[name] = address
             else:
                 raise _wrong(f"{part!r} is neither HOST, nor HOST:PORT for all, nor NAME=HOST:PORT")
@@ -46,13 +48,14 @@ class Addresses:
 
 
 def _split(text: str, port: int) -> tuple[str, int]:
-    host, _, given = text.rpartition(":")
-    return (host, int(given)) if host and given.isdecimal() else (text, port)
-
-
-def _is_address(text: str) -> bool:
-    host, _, port = text.rpartition(":")
-    return bool(host) and port.isdecimal()
+    if text.count(":") > 1 and not text.startswith("["):
+        return f"[{text}]", port  # an IPv6 address by itself
+    if text.endswith("]") or ":" not in text:
+        return text, port
+    at = host_and_port(text)
+    if at is None or at[1] > _LAST_FIRST_PORT:
+        raise _wrong(f"{text!r} is no HOST:PORT with three more ports after it")
+    return text.rpartition(":")[0], at[1]
 
 
 def _wrong(what: str) -> NanoclawError:

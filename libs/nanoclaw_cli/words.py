@@ -85,14 +85,14 @@ def moment(text: Any) -> Timestamp:
     if isinstance(text, Timestamp):
         return text
     found = Timestamp()
-    if match := re.fullmatch(r"(\d+)([mhd])", str(text)):
-        found.FromDatetime(datetime.now(UTC) + timedelta(**{_UNITS[match[2]]: int(match[1])}))
-        return found
     try:
-        parsed = datetime.fromisoformat(str(text))
-    except ValueError:
+        if match := re.fullmatch(r"(\d+)([mhd])", str(text)):
+            parsed = datetime.now(UTC) + timedelta(**{_UNITS[match[2]]: int(match[1])})
+        else:
+            parsed = datetime.fromisoformat(str(text))
+        found.FromDatetime(parsed.astimezone(UTC) if parsed.tzinfo else parsed.replace(tzinfo=UTC))
+    except (ValueError, OverflowError):  # beyond the years that there are
         raise typer.BadParameter(f"{text!r} is no time: say 30m, 12h, 7d or 2026-12-31T12:00") from None
-    found.FromDatetime(parsed.astimezone(UTC) if parsed.tzinfo else parsed.replace(tzinfo=UTC))
     return found
 
 

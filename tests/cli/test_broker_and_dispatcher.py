@@ -149,6 +149,15 @@ async def test_messages_are_listed_followed_and_answered(nanoclaw: Any, far_side
     assert (await nanoclaw("reply", "go on")).code == 2
 
 
+@pytest.mark.parametrize("time", ["soon", "7w", "99999999999d", "3000000d", "0001-01-01T00:00+10:00"])
+async def test_a_time_that_is_none_is_refused_in_one_line(nanoclaw: Any, far_side: Any, time: str) -> None:
+    """Also one beyond the years that there are."""
+    ran = await nanoclaw("grant", "developer", "json", "L1", "--expires", time)
+    assert ran.code == 2
+    assert f"'{time}' is no time" in ran.err
+    assert far_side.requests("Grant") == []
+
+
 async def test_of_many_messages_the_last_ones_are_shown(nanoclaw: Any, far_side: Any) -> None:
     """What was said last is what waits for an answer."""
     pages = [

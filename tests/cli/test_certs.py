@@ -151,7 +151,10 @@ def test_an_address_is_a_host_for_all_or_one_for_each() -> None:
     assert both.target(by_name["broker"]) == "[::1]:7"
     assert both.remote() == ["10.1.2.3"]
     assert Addresses.parse("h:7000").target(by_name["dispatcher"]) == "h:7002"
-    for text in ("a,b", "nobody=h:1", "broker=h", "broker=h:x", "broker=:1"):
+    for bare in ("::1", "[::1]", "[::1]:50051"):
+        assert Addresses.parse(bare).target(by_name["broker"]) == "[::1]:50052"
+        assert Addresses.parse(bare).remote() == []
+    for text in ("a,b", "nobody=h:1", "broker=h", "broker=h:x", "broker=:1", "broker=h:65536", "h:x", "h:", "h:65533"):
         with pytest.raises(NanoclawError) as caught:
             Addresses.parse(text)
         assert caught.value.reason == "INVALID_FIELD"
