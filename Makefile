@@ -31,17 +31,23 @@ demo: $(READY) ## the main job: governed tasks from INBOX to DONE through four s
 	@$(BIN)/nanoclaw demo
 
 demo-docker: up ## the main job in containers: the same tasks, each attempt of an agent in a container of its own
-	@NANOCLAW_AT=127.0.0.1:$${NANOCLAW_PORT_GOVERNANCE:-50051} deploy/nanoclaw demo --compose deploy/compose \
+	@deploy/nanoclaw demo --compose deploy/compose \
 	  $(if $(filter 0,$(NANOCLAW_JAEGER)),,--traces http://127.0.0.1:$${NANOCLAW_PORT_JAEGER:-16686})
+
+export NOT_BUILT := next step: read the lines above. Where nothing can be pulled, or packages come through a proxy, deploy/base-image makes what \
+  BASE_IMAGE and BUILD_IMAGE then name (docs/docker.md)
+export NOT_UP := next step: read the lines above, and run `make up` again; `make down` removes what was started. Where Jaeger can't be pulled, \
+  NANOCLAW_JAEGER=0 leaves it out; where a port is taken, NANOCLAW_PORT_… names another (docs/docker.md)
 
 up: $(READY) images ## start everything in containers, wait until all are healthy, say where things are
 	@deploy/compose run --rm setup
-	@deploy/compose up -d --remove-orphans
+	@deploy/compose up -d --remove-orphans || { echo "$$NOT_UP" >&2; exit 1; }
 	@$(BIN)/nanoclaw containers
 
 down: ## stop and remove the containers, those of agents too; data stays (VOLUMES=1 removes the store, too)
-	@deploy/compose down --remove-orphans $(if $(filter 1,$(VOLUMES)),--volumes)
+	@COMPOSE_PROFILES=jaeger deploy/compose down --remove-orphans $(if $(filter 1,$(VOLUMES)),--volumes)
 	@docker ps -aq --filter label=nanoclaw.home=$${NANOCLAW_DATA:-$(CURDIR)/var/docker/data} | xargs -r docker rm -f >/dev/null
+	@docker network ls -q --filter label=com.docker.compose.project=$${COMPOSE_PROJECT_NAME:-nanoclaw} | xargs -r docker network rm >/dev/null
 
 logs: ## follow the containers' logs (SERVICE=broker for one)
 	@deploy/compose logs -f --tail 100 $(SERVICE)
@@ -51,9 +57,10 @@ ps: ## the containers and their health
 
 images: ## build the services' and the agents' images (BASE_IMAGE, BUILD_IMAGE: see Dockerfile)
 	@echo "building the images (a minute, the first time)"
-	@COMPOSE_PROFILES=setup,agent deploy/compose build --quiet
+	@COMPOSE_PROFILES=setup,agent deploy/compose build --quiet || { echo "$$NOT_BUILT" >&2; exit 1; }
 
 operator: $(READY) ## a token and a certificate for one more operator of the containers: NAME=ana ROLE=approver
+	@$(if $(and $(NAME),$(ROLE)),,echo "say who, and as what: make operator NAME=ana ROLE=approver" >&2; exit 2)
 	@deploy/nanoclaw operator add $(NAME) --role $(ROLE) && deploy/nanoclaw certs operator $(NAME)
 	@deploy/compose run --rm setup
 
@@ -118,6 +125,15 @@ breaking: $(READY) ## fail if the protos break who was built against the last re
 release-protos: $(READY) ## record the protos as those of the version in pyproject.toml; part of a release
 	$(BIN)/python -m protos --release $$($(BIN)/python -c 'import tomllib; print(tomllib.load(open("pyproject.toml", "rb"))["project"]["version"])')
 
+# Builds a program of a Go module in the module's own folder: module@version, linker flags, package. What is made half, or by
+# two makes at once, never stands where the whole belongs; docker takes a name with a dot before it for no plugin.
+define from_module
+folder=$$(cd $(@D) && go mod download -json $(1) | sed -n 's/.*"Dir": "\(.*\)".*/\1/p'); \
+  [ -n "$$folder" ] || { echo "$(1) can't be downloaded: go mod download $(1) says why" >&2; exit 1; }; \
+  new=$(@D)/.$(@F).$$$$; trap 'rm -f "$$new"' EXIT; \
+  cd "$$folder" && nice go build -buildvcs=false -trimpath -ldflags '-s -w $(2)' -o "$$new" $(3) && mv "$$new" $@
+endef
+
 jaeger: $(TOOLS)/jaeger ## build Jaeger once, with Go, outside the clone; its tests and docs/traces.md use it (ten minutes)
 
 # Jaeger's module has replacements, so `go install` refuses it; built in its own folder, its own go.sum vouches for the rest.
@@ -125,19 +141,16 @@ jaeger: $(TOOLS)/jaeger ## build Jaeger once, with Go, outside the clone; its te
 $(TOOLS)/jaeger:
 	@command -v go >/dev/null || { echo "Jaeger is built with Go, and there is none on PATH" >&2; exit 1; }
 	@mkdir -p $(@D)
-	cd "$$(cd $(@D) && go mod download -json github.com/jaegertracing/jaeger@v1.76.0 | sed -n 's/.*"Dir": "\(.*\)".*/\1/p')" && \
-	  nice go build -buildvcs=false -trimpath -ldflags '-s -w -X github.com/jaegertracing/jaeger/internal/version.latestVersion=v2.13.0' -o $@.new ./cmd/jaeger
-	@mv $@.new $@
+	$(call from_module,github.com/jaegertracing/jaeger@v1.76.0,-X github.com/jaegertracing/jaeger/internal/version.latestVersion=v2.13.0,./cmd/jaeger)
 
 compose: $(PLUGINS)/docker-compose ## build `docker compose` (v2) with Go, where no package has it, as the docker command's plugin (four minutes)
 
 # As with Jaeger, its own folder for its own go.sum.
 $(PLUGINS)/docker-compose:
 	@command -v go >/dev/null || { echo "docker compose is built with Go, and there is none on PATH" >&2; exit 1; }
+	@command -v docker >/dev/null || { echo "docker compose is a plugin of the docker command, which is not on PATH" >&2; exit 1; }
 	@mkdir -p $(@D)
-	cd "$$(cd $(@D) && go mod download -json github.com/docker/compose/v2@v2.40.3 | sed -n 's/.*"Dir": "\(.*\)".*/\1/p')" && \
-	  nice go build -buildvcs=false -trimpath -ldflags '-s -w -X github.com/docker/compose/v2/internal.Version=v2.40.3' -o $@.new ./cmd
-	@mv $@.new $@
+	$(call from_module,github.com/docker/compose/v2@v2.40.3,-X github.com/docker/compose/v2/internal.Version=v2.40.3,./cmd)
 	@docker compose version
 
 # What an image is made of, installed as the Dockerfile installs it, read by a tool in an environment of its own.

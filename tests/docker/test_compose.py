@@ -96,6 +96,15 @@ def test_no_container_has_more_than_it_needs(stack: Stack, outside: tuple[str, i
         assert tokens == own | ({"broker.key"} if service == "broker" else set())
 
 
+def test_whoever_asks_the_engine_about_containers_reads_no_secret(stack: Stack) -> None:
+    """Not in environment, command, labels, mounts: paths stand there, and the files are the services' own."""
+    shown = json.dumps([stack.api.inspect_container(one["Id"]) for one in stack.api.containers(all=True)])
+    files = [path for path in stack.secrets.rglob("*") if path.is_file()]
+    words = {word for path in files for word in path.read_text().split() if len(word) >= 16}
+    assert len(words) > 50
+    assert not [word for word in words if word in shown]
+
+
 async def test_nobody_gets_in_without_a_certificate(stack: Stack) -> None:
     """Neither in clear text nor over TLS with no name."""
     for service in PORTS:

@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 from stack import composes
 
+from nanoclaw_cli.addresses import Addresses
+from nanoclaw_cli.services import SERVICES
+
 pytestmark = pytest.mark.docker
 
 ROOT = Path(__file__).parents[2]
@@ -81,21 +84,45 @@ def test_a_path_that_the_engine_would_read_in_another_way_is_refused_by_name(
     assert ran.stderr.startswith(f"{name}: is an absolute path without")
 
 
-def test_make_down_finds_the_agents_of_a_clone_that_is_reached_by_a_link(tmp_path: Path) -> None:
-    """By the folder with which compose told the dispatcher to label them."""
-    if not composes():
-        pytest.skip("neither compose is here")
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """What starts and ends the containers, as one finds it who comes by a link."""
     clone, link = tmp_path / "clone", tmp_path / "link"
     shutil.copytree(ROOT / "deploy", clone / "deploy")
     for name in ("compose.yaml", "Makefile"):
         shutil.copy(ROOT / name, clone / name)
     link.symlink_to(clone)
+    return link
+
+
+def said(clone: Path, *words: str, **more: str) -> str:
+    """What a command writes there."""
     known = {name: value for name, value in os.environ.items() if not name.startswith(("NANOCLAW_", "COMPOSE_"))}
-    there = {"cwd": link, "env": {**known, "PWD": str(link)}, "capture_output": True, "text": True, "check": True}
-    told = subprocess.run(["deploy/compose", "config"], **there).stdout  # type: ignore[call-overload]
-    (data,) = set(re.findall(r"NANOCLAW_DISPATCHER_DOCKER_DATA: (\S+)", told))
-    script = subprocess.run(["make", "-n", "down"], **there).stdout  # type: ignore[call-overload]
+    environ = {**known, "PWD": str(clone), **more}
+    return subprocess.run(words, cwd=clone, env=environ, capture_output=True, text=True, check=True).stdout
+
+
+def test_make_down_finds_the_agents_and_jaeger_whatever_is_set_by_then(clone: Path) -> None:
+    """Agents by the folder with which compose told the dispatcher to label them; Jaeger, which restarts always."""
+    if not composes():
+        pytest.skip("neither compose is here")
+    (data,) = set(re.findall(r"NANOCLAW_DISPATCHER_DOCKER_DATA: (\S+)", said(clone, "deploy/compose", "config")))
+    script = said(clone, "make", "-n", "down", NANOCLAW_JAEGER="0")
     label = re.search(r"--filter label=(\S+)", script)
     assert label is not None
-    said = subprocess.run(["bash", "-c", f"echo {label[1]}"], **there).stdout  # type: ignore[call-overload]
-    assert said == f"nanoclaw.home={data}\n"
+    assert said(clone, "bash", "-c", f"echo {label[1]}") == f"nanoclaw.home={data}\n"
+    down = script.partition(" down ")[0] + " config --services"
+    assert "jaeger" in said(clone, "bash", "-c", down, NANOCLAW_JAEGER="0").split()
+
+
+def test_the_command_looks_where_the_ports_were_put(clone: Path) -> None:
+    """`make up` and `deploy/nanoclaw` read the same variables."""
+    nanoclaw = clone / ".venv" / "bin" / "nanoclaw"
+    nanoclaw.parent.mkdir(parents=True)
+    nanoclaw.write_text("#!/bin/sh\necho $NANOCLAW_AT\n")
+    nanoclaw.chmod(0o755)
+    assert said(clone, "deploy/nanoclaw") == "127.0.0.1\n"
+    assert said(clone, "deploy/nanoclaw", NANOCLAW_AT="there") == "there\n"
+    moved = Addresses.parse(said(clone, "deploy/nanoclaw", NANOCLAW_PORT_BROKER="7", NANOCLAW_BIND="0.0.0.0"))
+    ports = {one.name: one.port for one in SERVICES} | {"broker": 7}
+    assert {one.name: moved.target(one) for one in SERVICES} == {n: f"127.0.0.1:{port}" for n, port in ports.items()}
