@@ -191,6 +191,12 @@ class FakeBroker(BrokerServiceServicer):
         self.grants: dict[tuple[str, str], Any] = {}
         self.revision = 1
         self.news = asyncio.Condition()
+        self.pending: list[list[Any]] = [[]]
+
+    async def ListPendingCalls(self, request: Any, context: Any) -> Any:
+        number = int(request.page_token or 0)
+        more = str(number + 1) if number + 1 < len(self.pending) else ""
+        return broker.ListPendingCallsResponse(calls=self.pending[number], next_page_token=more)
 
     async def Call(self, request: Any, context: Any) -> Any:
         self.requests.append(request)

@@ -54,6 +54,20 @@ async def test_an_ext_call_of_an_existing_agent_arrives_signed_and_in_its_own_di
     assert answer.keys() >= {"request_id", "status", "data", "summary", "timestamp", "code", "facts", "next_steps"}
 
 
+async def test_calls_that_wait_are_read_to_the_end_of_the_list(served: Any) -> None:
+    """A page shows what concerns the group, so one that shows nothing is not the end; an answer stays small."""
+    waiting = [broker.PendingCall(call=broker.CallRecord(call_id=f"c{number}")) for number in range(120)]
+    agent = served.mailbox()
+    served.broker.pending = [[], waiting[:1], [], waiting[1:3]]
+    answer = await agent.ask({"type": "ext_pending"})
+    assert [one["call_id"] for one in answer["data"]["calls"]] == ["c0", "c1", "c2"]
+    assert answer["summary"] == "3 calls wait for votes"
+    served.broker.pending = [waiting[:30], waiting[30:60], waiting[60:90], waiting[90:]]
+    answer = await agent.ask({"type": "ext_pending"})
+    assert len(answer["data"]["calls"]) == 60
+    assert answer["summary"] == "60 calls wait for votes, and more: name a task_id"
+
+
 async def test_a_missing_or_wrong_signature_is_told_to_the_broker(served: Any) -> None:
     """The broker denies and records it; the gateway only says what it saw."""
     agent = served.mailbox()

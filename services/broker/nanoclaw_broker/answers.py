@@ -160,3 +160,8 @@ def under_way(call_id: str) -> pb.CallResponse:
 def level_to_proto(level: Level) -> pb.AccessLevel.ValueType:
     """L0 is 1 on the wire: 0 is for who said nothing."""
     return cast("pb.AccessLevel.ValueType", level.value + 1)
+
+
+def unknown_end_to_proto(ends_by: str) -> pb.UnknownEndsBy.ValueType:
+    """How an unknown end is cleared up, on the wire; empty is unspecified."""
+    return pb.UnknownEndsBy.Value(f"UNKNOWN_ENDS_BY_{ends_by.upper() or 'UNSPECIFIED'}")

@@ -103,4 +103,4 @@ def _place(request: pb.ListCallsRequest) -> tuple[str, str]:
         return _UNKNOWN, ""
     if request.unknown_first and len(parts) == 2 and parts[0] in (_UNKNOWN, _REST):
         return str(parts[0]), str(parts[1])
-    raise invalid("page_token", "is not one of this list", "begin anew")
+    raise page.token_invalid("is of another list")

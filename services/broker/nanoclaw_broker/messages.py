@@ -2,18 +2,18 @@
 
 import sqlite3
 from collections.abc import Collection, Sequence
-from typing import Any
 
 from nanoclaw.broker.v1 import broker_pb2 as pb
-from nanoclaw_broker.answers import level_to_proto
+from nanoclaw_broker import shown_actions
+from nanoclaw_broker.answers import level_to_proto, unknown_end_to_proto
 from nanoclaw_broker.breaker import Circuit
 from nanoclaw_broker.capabilities import as_capability
-from nanoclaw_broker.capability import ActionStatus, Capability, level_under, status_of
-from nanoclaw_broker.freeze import Freeze, binding
+from nanoclaw_broker.capability import Capability
+from nanoclaw_broker.freeze import Freeze
 from nanoclaw_broker.granting import LEVELS
-from nanoclaw_broker.ledger import Kind, State
+from nanoclaw_broker.ledger import State
 from nanoclaw_broker.policy import Level
-from nanoclaw_broker.providers import Action, Provider
+from nanoclaw_broker.providers import Provider
 from nanoclaw_core.errors import invalid
 from nanoclaw_rpc import times
 
@@ -45,11 +45,6 @@ def _settlement(row: sqlite3.Row) -> pb.Settlement:
         note=row["note"],
         settled_at=times.to_timestamp(row["settled_at"]),
     )
-
-
-def unknown_end_to_proto(ends_by: str) -> pb.UnknownEndsBy.ValueType:
-    """How an unknown end is cleared up, on the wire; empty is unspecified."""
-    return pb.UnknownEndsBy.Value(f"UNKNOWN_ENDS_BY_{ends_by.upper() or 'UNSPECIFIED'}")
 
 
 def breaker(circuit: Circuit, now: str) -> pb.Breaker:
@@ -122,24 +117,8 @@ def group_capability(
     """A grant with each action's status for the group; of a provider that is gone there are none."""
     held = as_capability(row)
     actions = provider.actions if provider is not None else ()
-    return pb.GroupCapability(
-        capability=capability(row, now), actions=[_action_status(held, action, freezes) for action in actions]
-    )
-
-
-def _action_status(held: Capability, action: Action[Any], freezes: Sequence[Freeze]) -> pb.ActionStatus:
-    least = level_under(held, action.least_level, action.unverified_level)
-    frozen = binding(freezes, action.least_level) is not None
-    status = ActionStatus.DENIED if frozen else status_of(held, action.name, least)
-    return pb.ActionStatus(
-        name=action.name,
-        level=level_to_proto(level_under(held, action.level, action.unverified_level)),
-        least_level=level_to_proto(least),
-        kind=pb.ActionKind.Value(f"ACTION_KIND_{action.kind.name}"),
-        description=action.description,
-        status=status.value,
-        params_schema_json=action.params_schema,
-    )
+    shown = shown_actions.statuses(held, actions, freezes)
+    return pb.GroupCapability(capability=capability(row, now), actions=shown)
 
 
 def call_freeze(row: sqlite3.Row) -> pb.CallFreeze:
@@ -167,27 +146,5 @@ def provider(one: Provider, missing: tuple[str, ...], held: Collection[str]) -> 
         required_secrets=one.required_secrets,
         missing_secrets=missing,
         secrets=[pb.SecretUse(name=name, need=need, held=name in held) for need, names in needs for name in names],
-        actions=[
-            pb.Action(
-                name=action.name,
-                level=level_to_proto(action.level),
-                description=action.description,
-                mutating=action.kind is Kind.MUTATING,
-                params_schema_json=action.params_schema,
-                timeout_ms=int(action.timeout_seconds * 1000),
-                unknown_ends_by=unknown_end_to_proto(
-                    action.unknown_ends_by.value if action.kind is Kind.MUTATING else ""
-                ),
-                unverified_level=(
-                    level_to_proto(action.unverified_level)
-                    if action.unverified_level is not None
-                    else pb.ACCESS_LEVEL_UNSPECIFIED
-                ),
-                failure_modes=[
-                    pb.FailureMode(code=mode.code, category=mode.category, probability=mode.probability)
-                    for mode in action.failure_modes
-                ],
-            )
-            for action in one.actions
-        ],
+        actions=shown_actions.described(one.actions),
     )

@@ -24,12 +24,11 @@ _AT_ONCE = 8
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """A call that waits, with what is needed to show it. ciphertext: of its parameters."""
+    """A call that waits, with what is needed to show it but its parameters."""
 
     row: sqlite3.Row
     call: pb.CallRecord
     ballot: vote.Ballot
-    ciphertext: bytes | None
 
 
 class PendingList:
@@ -50,26 +49,28 @@ class PendingList:
 
         Raises GOVERNANCE_UNAVAILABLE.
         """
-        size = page.size(request)
-        (after,) = page.decode(request.page_token) or ("",)
+        size, (after,) = page.size(request), page.after(request, "")
 
         def query(tx: Tx) -> list[_Found]:
-            rows = pendings.page(tx, str(after), size + 1, request.group, request.task_id)
-            return [self._found(tx, row) for row in rows]
+            rows = pendings.page(tx, after, size + 1, request.group, request.task_id)
+            return [_Found(row, record(tx, row), pendings.ballot(tx, row)) for row in rows]
 
         found = self._database.read(query)
         tasks = await self._read_tasks({(one.row["task_id"], one.row["group_name"]) for one in found[:size]})
-        shown = [
-            self._show(one, tasks[one.row["task_id"]])
-            for one in found[:size]
-            if _sees(caller, one.row["group_name"], tasks[one.row["task_id"]])
-        ]
-        more = page.encode(found[size - 1].row["call_id"]) if len(found) > size else ""
+        shown: list[pb.PendingCall] = []
+        left, last = page.MOST_BYTES, ""
+        for one in found[:size]:
+            task = tasks[one.row["task_id"]]
+            if _sees(caller, one.row["group_name"], task):
+                await asyncio.sleep(0)  # one after the other, since parameters may be large, and others wait
+                told = self._show(one, task)
+                left -= told.ByteSize()
+                if left < 0 and shown:
+                    return pb.ListPendingCallsResponse(calls=shown, next_page_token=page.encode(last))
+                shown.append(told)
+            last = one.row["call_id"]
+        more = page.encode(last) if len(found) > size else ""
         return pb.ListPendingCallsResponse(calls=shown, next_page_token=more)
-
-    def _found(self, tx: Tx, row: sqlite3.Row) -> _Found:
-        call_id = row["call_id"]
-        return _Found(row, record(tx, row), pendings.ballot(tx, row), kept_params.read(tx, call_id))
 
     async def _read_tasks(self, wanted: set[tuple[str, str]]) -> dict[str, Task]:
         at_once = asyncio.Semaphore(_AT_ONCE)
@@ -95,9 +96,11 @@ class PendingList:
 
     def _render(self, one: _Found) -> str:
         """By the action, from the very parameters; where they no longer fit it says so, and a vote would end it."""
-        if one.ciphertext is None:
+        call_id = one.row["call_id"]
+        ciphertext = self._database.read(lambda tx: kept_params.read(tx, call_id))
+        if ciphertext is None:
             return "its parameters are not kept any more"
-        raw = self._seal.open(one.row["call_id"], one.ciphertext)
+        raw = self._seal.open(call_id, ciphertext)
         _, action, params = self._registry.find(one.row["provider"], one.row["action"], raw)
         if action is None or params is None:
             return f"{one.row['provider']} {one.row['action']}: not what the provider takes any more"

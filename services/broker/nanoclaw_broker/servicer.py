@@ -21,7 +21,6 @@ from nanoclaw_broker.settling import Settling
 from nanoclaw_broker.visibility import explained_group, visible_group
 from nanoclaw_broker.voting import Voting
 from nanoclaw_core import VERSION
-from nanoclaw_core.errors import invalid
 from nanoclaw_rpc import ServiceSpec, current_caller, current_trace, mark_replayed, note, page, times
 
 
@@ -94,43 +93,39 @@ class BrokerServicer(broker_pb2_grpc.BrokerServiceServicer):
         return await self._kill_switch.unfreeze(current_caller(), request, current_trace().trace_id)
 
     async def ListFreezes(self, request: pb.ListFreezesRequest, context: Any) -> pb.ListFreezesResponse:
-        size, after = page.size(request), page.decode(request.page_token) or ("", "")
-        if len(after) != 2:
-            raise invalid("page_token", "is not one of this list", "begin anew")
-        rows = self._kill_switch.page((str(after[0]), str(after[1])), size + 1)
-        return pb.ListFreezesResponse(
-            freezes=[messages.call_freeze(row) for row in rows[:size]],
-            next_page_token=page.encode(rows[size - 1]["scope"], rows[size - 1]["name"]) if len(rows) > size else "",
-        )
+        size, (scope, name) = page.size(request), page.after(request, "", "")
+        rows = self._kill_switch.page((scope, name), size + 1)
+        shown, token = page.cut(rows, size, messages.call_freeze, lambda row: (row["scope"], row["name"]))
+        return pb.ListFreezesResponse(freezes=shown, next_page_token=token)
 
     async def ListCapabilities(self, request: pb.ListCapabilitiesRequest, context: Any) -> pb.ListCapabilitiesResponse:
         caller, registry, size = current_caller(), self._broker.registry, page.size(request)
         group = visible_group(caller, request.group or caller.group)
-        after = page.decode(request.page_token) or ("", "", "")
-        if len(after) != 3:
-            raise invalid("page_token", "is not one of this list", "begin anew")
-        first, second, third = (str(part) for part in after)
+        (first, second, third) = page.after(request, "", "", "")
         rows, now = self._grants.page(
             group, (first, second, third), size + 1, include_inactive=request.include_inactive
         )
-        shown = rows[:size]
-        more = len(rows) > size
+        shown, token = page.cut(
+            rows,
+            size,
+            lambda found: messages.group_capability(found[0], now, registry.get(found[0]["provider"]), found[1]),
+            lambda found: tuple(found[0][name] for name in _KEY),
+        )
         return pb.ListCapabilitiesResponse(
-            capabilities=[
-                messages.group_capability(row, now, registry.get(row["provider"]), freezes) for row, freezes in shown
-            ],
+            capabilities=shown,
             providers_available=[one.name for one in registry.providers if not registry.missing_secrets(one)],
-            next_page_token=page.encode(*(shown[-1][0][name] for name in _KEY)) if more else "",
+            next_page_token=token,
         )
 
     async def ListProviders(self, request: pb.ListProvidersRequest, context: Any) -> pb.ListProvidersResponse:
-        size, registry = page.size(request), self._broker.registry
-        (after,) = page.decode(request.page_token) or ("",)
-        rest = [one for one in registry.providers if one.name > str(after)]
-        return pb.ListProvidersResponse(
-            providers=[messages.provider(one, registry.missing_secrets(one), registry.secrets) for one in rest[:size]],
-            next_page_token=page.encode(rest[size - 1].name) if len(rest) > size else "",
+        size, (after,), registry = page.size(request), page.after(request, ""), self._broker.registry
+        shown, token = page.cut(
+            [one for one in registry.providers if one.name > after],
+            size,
+            lambda one: messages.provider(one, registry.missing_secrets(one), registry.secrets),
+            lambda one: (one.name,),
         )
+        return pb.ListProvidersResponse(providers=shown, next_page_token=token)
 
     async def WatchCapabilities(
         self, request: pb.WatchCapabilitiesRequest, context: Any

@@ -36,6 +36,10 @@ _SIGNATURES = {
 }
 
 
+MOST_PENDING = 50
+"""Calls that wait for votes, in one answer; beyond that a page is ended and no other is read."""
+
+
 class Incoming(NamedTuple):
     """A well-formed request on its way.
 
@@ -217,11 +221,17 @@ class Calls:
         return executed({**ended, "changed": response.changed}, f"{body.group_folder} {left} {body.provider}")
 
     async def _pending(self, body: requests.ExtPending, incoming: Incoming) -> Answer:
-        response = await self._broker.ListPendingCalls(
-            broker.ListPendingCallsRequest(task_id=body.task_id or ""), metadata=_speaker(incoming)
-        )
-        shown = [views.pending(one) for one in response.calls]
-        return executed({"calls": shown}, f"{len(shown)} calls wait for votes")
+        """Page by page: each shows only what concerns the group, so the first ones may show nothing."""
+        shown: list[dict[str, Any]] = []
+        asked = broker.ListPendingCallsRequest(task_id=body.task_id or "")
+        while True:
+            page = await self._broker.ListPendingCalls(asked, metadata=_speaker(incoming))
+            shown += [views.pending(one) for one in page.calls]
+            asked.page_token = page.next_page_token
+            if not asked.page_token:
+                return executed({"calls": shown}, f"{len(shown)} calls wait for votes")
+            if len(shown) >= MOST_PENDING:
+                return executed({"calls": shown}, f"{len(shown)} calls wait for votes, and more: name a task_id")
 
     async def _vote_for(self, body: requests.ExtVote, incoming: Incoming) -> Answer:
         response = await self._broker.ApproveCall(

@@ -1403,7 +1403,7 @@ class ActionStatus(_message.Message):
     status: _builtins.str
     """available (with some parameters at least), requires_higher_level or DENIED."""
     params_schema_json: _builtins.str
-    """JSON Schema of the parameters."""
+    """JSON Schema of the parameters; of the last actions of a provider that says more than a page holds, any object."""
     least_level: Global___AccessLevel.ValueType
     """Below `level` where some parameters need less."""
     kind: Global___ActionKind.ValueType
