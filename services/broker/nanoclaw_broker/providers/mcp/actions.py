@@ -78,7 +78,8 @@ class CallTool(Action[Arguments]):
         except SchemaRefused:
             return
         except CheckTooSlow:
-            raise Refused(CHECK_TOO_SLOW, *self.server.too_slow(self.tool)) from None
+            message, step = self.server.too_slow(self.tool)
+            raise Refused(CHECK_TOO_SLOW, message, step) from None
         if problems:
             raise Refused("INVALID_PARAMS", "; ".join(problems), "mend the parameters")
 
