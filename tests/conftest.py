@@ -3,7 +3,6 @@
 import asyncio
 import os
 import shutil
-import tempfile
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent import futures
@@ -11,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import memory
 import pytest
 import structlog
 from hypothesis import HealthCheck, settings
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 
+from nanoclaw_broker.secrets import open_key
 from nanoclaw_cli.collector import Span, spans_of
 from nanoclaw_rpc import Credentials, Server, ServiceSpec, connect
 
@@ -34,6 +35,16 @@ settings.register_profile(
 )
 settings.load_profile("same")
 
+# Lines of services in a test's process, shown where it fails. Left alone, structlog paints them and draws tracebacks
+# with all that every frame holds, which takes longer than many a test.
+structlog.configure(
+    processors=[
+        structlog.processors.add_log_level,
+        structlog.processors.format_exc_info,
+        structlog.processors.KeyValueRenderer(key_order=["level", "event"]),
+    ]
+)
+
 
 @pytest.fixture(autouse=True)
 def logging_as_before() -> Iterator[None]:
@@ -46,16 +57,17 @@ def logging_as_before() -> Iterator[None]:
 @pytest.fixture
 def socket_dir() -> Iterator[Path]:
     """A folder whose path is short enough for unix sockets."""
-    path = Path(tempfile.mkdtemp(prefix="nc-", dir="/tmp"))
+    path = memory.folder()
     yield path
     shutil.rmtree(path, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
 def first_secrets(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What a first start makes. Each file of it is written through to the disk, so homes get copies."""
+    """What first starts make. Each file of it is written through to the disk, so homes get copies."""
     folder = tmp_path_factory.mktemp("first") / "secrets"
     Credentials.open(folder)
+    open_key(folder / "broker.key")
     return folder
 
 

@@ -1,6 +1,7 @@
 """Requests that were granted: the same request_id gets the same answer, with another body it is refused."""
 
 from collections.abc import Callable
+from functools import cache
 from hashlib import sha256
 from typing import Any, TypeVar, cast
 
@@ -13,7 +14,7 @@ from sqlalchemy import Column, LargeBinary, MetaData, Table, Text, bindparam, in
 from nanoclaw_core.errors import Kind, NanoclawError
 from nanoclaw_core.ids import check_request_id
 from nanoclaw_store.database import Database
-from nanoclaw_store.statements import UtcText, prepare
+from nanoclaw_store.statements import Statement, UtcText, prepare
 from nanoclaw_store.tx import Tx
 
 R = TypeVar("R", bound=Message)
@@ -55,13 +56,7 @@ class Idempotency:
 
     def __init__(self, database: Database, table: Table) -> None:
         self._database = database
-        columns = table.c
-        self._find = prepare(
-            select(columns.rpc, columns.body_digest, columns.response, columns.created_at).where(
-                columns.principal == bindparam("who"), columns.request_id == bindparam("which")
-            )
-        )
-        self._record = prepare(insert(table))
+        self._find, self._record = _statements(table)
 
     async def run(self, principal: str, request: Message, unit: Callable[[Tx], R]) -> R:
         """Answers what the first such request got, or runs the unit and records its response, in one transaction.
@@ -105,6 +100,14 @@ class Idempotency:
             created_at=tx.now,
         )
         return response
+
+
+@cache
+def _statements(table: Table) -> tuple[Statement, Statement]:
+    columns = table.c
+    find = select(columns.rpc, columns.body_digest, columns.response, columns.created_at)
+    which = find.where(columns.principal == bindparam("who"), columns.request_id == bindparam("which"))
+    return prepare(which), prepare(insert(table))
 
 
 def _identity(request: Any) -> tuple[str, str]:

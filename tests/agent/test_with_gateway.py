@@ -5,11 +5,11 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import memory
 import pytest
 from google.protobuf.json_format import MessageToDict
 from pasted import between, paste
@@ -34,7 +34,7 @@ TRACE = "00-" + "ab" * 16 + "-" + "cd" * 8 + "-01"
 @pytest.fixture(scope="module")
 def running() -> Iterator[Path]:
     """A home with three services as processes."""
-    home = Path(tempfile.mkdtemp(prefix="nc-", dir="/tmp"))
+    home = memory.folder()
     environ = {name: value for name, value in os.environ.items() if not name.startswith(("NANOCLAW_", "OTEL_"))}
     wanted = [service for service in SERVICES if service.name != "dispatcher"]
     (home / "run").mkdir()

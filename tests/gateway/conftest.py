@@ -4,7 +4,6 @@ import asyncio
 import json
 import shutil
 import sqlite3
-import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import memory
 import pytest
 
 from nanoclaw.broker.v1 import broker_pb2 as broker
@@ -275,7 +275,7 @@ def spec(name: str, add: Any, servicer: Any) -> ServiceSpec:
 @pytest.fixture
 def home() -> Iterator[Path]:
     """NANOCLAW_HOME, with a path short enough for sockets."""
-    path = Path(tempfile.mkdtemp(dir="/tmp", prefix="nc-gw-"))
+    path = memory.folder()
     yield path
     shutil.rmtree(path, ignore_errors=True)
 

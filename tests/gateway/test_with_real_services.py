@@ -5,12 +5,12 @@ import itertools
 import os
 import shutil
 import sys
-import tempfile
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import memory
 import pytest
 from mcp import ClientSession, StdioServerParameters
 from mcp.client.stdio import stdio_client
@@ -30,7 +30,7 @@ CREATE = {"type": "gov_create", "title": "Fix login", "task_type": "BUG"}
 @pytest.fixture
 async def real(make_world: Any) -> AsyncIterator[Any]:
     """A world whose far sides are processes."""
-    home = Path(tempfile.mkdtemp(dir="/tmp", prefix="nc-gw-"))
+    home = memory.folder()
     Credentials.open(home / "secrets")
     (home / "run").mkdir()
     environ = {name: value for name, value in os.environ.items() if not name.startswith(("NANOCLAW_", "OTEL_"))}

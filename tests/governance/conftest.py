@@ -2,14 +2,14 @@
 
 import dataclasses
 import itertools
-import os
-import tempfile
+import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import grpc
+import memory
 import pytest
 
 from nanoclaw.broker.v1 import broker_pb2, broker_pb2_grpc
@@ -211,10 +211,10 @@ def people() -> People:
 
 @pytest.fixture
 def fast_path() -> Iterator[Path]:
-    """A folder in memory where there is such a thing: for tests that are not about the disk."""
-    memory = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as folder:
-        yield Path(folder)
+    """A folder for databases of tests that are not about the disk."""
+    folder = memory.folder()
+    yield folder
+    shutil.rmtree(folder)
 
 
 @pytest.fixture(autouse=True)

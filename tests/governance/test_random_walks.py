@@ -2,10 +2,10 @@
 
 import asyncio
 import json
-import tempfile
-from pathlib import Path
+import shutil
 from typing import Any
 
+import memory
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
@@ -45,8 +45,6 @@ CALLERS = [
     *(Caller(f"group:{name}", via="service:gateway") for name in ("main", "security", "developer", "designer")),
     Caller("group:security", via="service:gateway", attempt="nc-1"),
 ]
-FAST = Path("/dev/shm")
-"""What is durable is not the question here."""
 GATES = ["NONE", "SECURITY", "PRODUCT", "CLAIMS"]
 TASKS = ["t0", "t1", "t2"]
 EXPECTED = {Kind.DENIED, Kind.PRECONDITION, Kind.CONFLICT, Kind.NOT_FOUND, Kind.EXHAUSTED, Kind.INVALID}
@@ -65,8 +63,8 @@ class Walk(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.runner = asyncio.Runner()
-        self.folder = tempfile.TemporaryDirectory(dir=FAST if FAST.is_dir() else None)
-        self.path = Path(self.folder.name) / "walk.db"
+        self.folder = memory.folder()  # what is durable is not the question here
+        self.path = self.folder / "walk.db"
         self.database = self.runner.run(self._open())
         self.idempotency = Idempotency(self.database, REQUESTS)
         self.policy = Policy(trust_main=self.trust_main)
@@ -239,7 +237,7 @@ class Walk(RuleBasedStateMachine):
         self.runner.run(self.database.close())
         self.runner.close()
         report = verify(self.path)
-        self.folder.cleanup()
+        shutil.rmtree(self.folder)
         assert report.ok, report.findings
 
 

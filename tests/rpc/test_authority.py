@@ -1,5 +1,6 @@
 """The authority makes what each principal needs and no more, keeps it private, and writes over nothing unasked."""
 
+import shutil
 import stat
 import threading
 from datetime import UTC, datetime, timedelta
@@ -161,7 +162,7 @@ def test_an_old_authority_is_dropped_only_when_nothing_here_needs_it(authority, 
 def test_the_authority_s_key_may_be_kept_elsewhere_and_must_be_the_right_one(authority, tmp_path):
     """Named when it is needed; a wrong one signs nothing."""
     elsewhere = tmp_path / "kept.key"
-    authority.key.rename(elsewhere)
+    shutil.move(authority.key, elsewhere)
     for key in (None, tmp_path / "other.key"):
         (tmp_path / "other.key").write_bytes(tls_key := (authority.folder / "services/broker/tls.key").read_bytes())
         with pytest.raises(NanoclawError) as caught:
