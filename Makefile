@@ -46,8 +46,8 @@ up: $(READY) images ## start everything in containers, wait until all are health
 
 down: ## stop and remove the containers, those of agents too; data stays (VOLUMES=1 removes the store, too)
 	@COMPOSE_PROFILES=jaeger deploy/compose down --remove-orphans $(if $(filter 1,$(VOLUMES)),--volumes)
-	@docker ps -aq --filter label=nanoclaw.home=$${NANOCLAW_DATA:-$(CURDIR)/var/docker/data} | xargs -r docker rm -f >/dev/null
-	@docker network ls -q --filter label=com.docker.compose.project=$${COMPOSE_PROJECT_NAME:-nanoclaw} | xargs -r docker network rm >/dev/null
+	@docker ps -aq --filter "label=nanoclaw.home=$${NANOCLAW_DATA:-$(CURDIR)/var/docker/data}" | xargs -r docker rm -f >/dev/null
+	@docker network ls -q --filter "label=com.docker.compose.project=$${COMPOSE_PROJECT_NAME:-nanoclaw}" | xargs -r docker network rm >/dev/null
 
 logs: ## follow the containers' logs (SERVICE=broker for one)
 	@deploy/compose logs -f --tail 100 $(SERVICE)

@@ -88,12 +88,19 @@ def test_no_container_has_more_than_it_needs(stack: Stack, outside: tuple[str, i
         assert (found["uid"], found["capabilities"], found["no_new_privs"], found["seccomp"]) == (10001, 0, 1, 2)
         assert found["root"] == []
         assert found["groups"] == (service in ("dispatcher",)), service
-        host = stack.api.inspect_container(stack.container(service))["HostConfig"]
-        assert min(host["Memory"], host["NanoCpus"], host["PidsLimit"]) > 0
-        assert host["RestartPolicy"]["Name"] == "always"
         tokens = {name for name in found["secrets"] if name.endswith((".token", ".key"))}  # type: ignore[attr-defined]
         own = {f"services/{service}.token", f"tls/services/{service}/tls.key"} if service in SERVICES else set()
         assert tokens == own | ({"broker.key"} if service == "broker" else set())
+
+
+def test_every_container_has_limits_and_bounds_its_log(stack: Stack) -> None:
+    """Jaeger's, too, which is not ours: memory, CPUs, processes; restarted always, no capability, a read-only root."""
+    for service in (*EVERYONE, *(["jaeger"] if stack.jaeger else [])):
+        host = stack.api.inspect_container(stack.container(service))["HostConfig"]
+        assert min(host["Memory"], host["NanoCpus"], host["PidsLimit"]) > 0, service
+        assert (host["RestartPolicy"]["Name"], host["CapDrop"], host["ReadonlyRootfs"]) == ("always", ["ALL"], True)
+        assert "no-new-privileges:true" in host["SecurityOpt"]
+        assert host["LogConfig"] == {"Type": "json-file", "Config": {"max-size": "10m", "max-file": "3"}}
 
 
 def test_whoever_asks_the_engine_about_containers_reads_no_secret(stack: Stack) -> None:

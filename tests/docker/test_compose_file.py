@@ -73,6 +73,33 @@ def test_the_dispatcher_is_in_the_group_of_the_socket_as_containers_number_it(ro
     assert re.search(rf"group_add:\n\s*- ['\"]?{105 if rootless else 104}['\"]?\n", ran.stdout)
 
 
+def test_the_dispatcher_gets_the_engine_that_compose_speaks_to(tmp_path: Path) -> None:
+    """Where DOCKER_HOST, or a context, names another than the usual one; in the group of what a link leads to."""
+    if not composes():
+        pytest.skip("neither compose is here")
+    (tmp_path / "socket").touch()
+    group = 4321 if os.getuid() == 0 else os.getgid()  # only root can give it to one that the link has not
+    os.chown(tmp_path / "socket", -1, group)
+    (tmp_path / "link").symlink_to("socket")
+    found = run(tmp_path, "config", DOCKER_HOST=f"unix://{tmp_path}/link", DOCKER_SOCKET="", DOCKER_GID="").stdout
+    assert f"{tmp_path}/link" in found
+    assert "/var/run/docker.sock" in found, "where the dispatcher finds it"
+    assert not re.search(r"source: /var/run/docker.sock|- /var/run/docker.sock:", found)
+    assert re.search(rf"group_add:\n\s*- ['\"]?{group}['\"]?\n", found)
+
+
+def test_a_machine_with_one_cpu_is_enough(tmp_path: Path) -> None:
+    """An engine creates no container that may use more than there are."""
+    if not composes():
+        pytest.skip("neither compose is here")
+    (tmp_path / "nproc").write_text("#!/bin/sh\necho 1\n")
+    (tmp_path / "nproc").chmod(0o755)
+    ran = run(tmp_path, "config", PATH=f"{tmp_path}:{os.environ['PATH']}", COMPOSE_PROFILES="jaeger")
+    limits = re.findall(r"cpus: ['\"]?([0-9.]+)", ran.stdout)
+    assert len(limits) >= 6  # the services, the way in, Jaeger
+    assert {float(limit) for limit in limits} == {1.0}
+
+
 @pytest.mark.parametrize("name", ["NANOCLAW_DATA", "NANOCLAW_SECRETS"])
 @pytest.mark.parametrize("path", ["data", "{}/a/../b", "{}/a/", "{}/a:b"])
 def test_a_path_that_the_engine_would_read_in_another_way_is_refused_by_name(
@@ -108,9 +135,9 @@ def test_make_down_finds_the_agents_and_jaeger_whatever_is_set_by_then(clone: Pa
         pytest.skip("neither compose is here")
     (data,) = set(re.findall(r"NANOCLAW_DISPATCHER_DOCKER_DATA: (\S+)", said(clone, "deploy/compose", "config")))
     script = said(clone, "make", "-n", "down", NANOCLAW_JAEGER="0")
-    label = re.search(r"--filter label=(\S+)", script)
+    label = re.search(r"--filter (\"label=nanoclaw\S+)", script)
     assert label is not None
-    assert said(clone, "bash", "-c", f"echo {label[1]}") == f"nanoclaw.home={data}\n"
+    assert said(clone, "bash", "-c", f"echo {label[1]}") == f"label=nanoclaw.home={data}\n"
     down = script.partition(" down ")[0] + " config --services"
     assert "jaeger" in said(clone, "bash", "-c", down, NANOCLAW_JAEGER="0").split()
 
