@@ -1,5 +1,6 @@
 """GitHub, against a server that speaks its API: shapes, paging, limits, errors, and how an unknown end is found out."""
 
+import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -199,6 +200,17 @@ async def test_a_token_that_is_refused_is_the_operators_matter_and_a_new_one_is_
     assert hub.token not in str(refused.value) + str(refused.value.facts)
     hub.token = TOKEN
     assert (await hub.run("get_repo")).data["full_name"] == "acme/shop"
+
+
+async def test_certificate_authorities_are_read_once(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read for each request, they would hold up the whole broker for as long as several calls take."""
+    await hub.run("get_repo")
+
+    def again(*_: Any, **__: Any) -> Any:
+        raise AssertionError("read again")
+
+    monkeypatch.setattr(ssl, "create_default_context", again)
+    await hub.run("get_repo")
 
 
 async def test_reads_are_tried_again_and_writes_are_not(hub: Hub) -> None:

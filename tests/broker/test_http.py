@@ -20,7 +20,7 @@ from cryptography.x509.oid import NameOID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nanoclaw_broker.providers import ActionFailed, Effect, Environment, Refused, Result, http
+from nanoclaw_broker.providers import ActionFailed, Effect, Environment, Refused, Result, authorities
 from nanoclaw_broker.providers.addresses import AllowList, Reach, reach
 from nanoclaw_broker.providers.http import provider
 from nanoclaw_broker.providers.http_read import FetchParams
@@ -319,7 +319,7 @@ async def test_certificates_are_checked_against_the_name(
     """The connection goes to the address that was checked, the certificate must be that of the name in the URL."""
     tls = make_certificate(tmp_path, "tls.test")
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "cert.pem"))
-    monkeypatch.setattr(http, "trusted", ssl.create_default_context)  # not what was read for the tests before
+    monkeypatch.setattr(authorities, "machine", ssl.create_default_context)  # not what was read for the tests before
     names = Names(tls_test=[["127.0.0.1"]], other_test=[["127.0.0.1"]])
     async with server(lambda *_: reply(), tls=tls) as (port, seen):
         fetching = fetch(f"https://{host}:{port}/", f"{host}:{port}", names)

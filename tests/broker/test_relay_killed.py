@@ -62,7 +62,7 @@ async def broker(home: Path, dial: Any) -> AsyncIterator[tuple[subprocess.Popen[
 
 
 def client(folder: str) -> httpx.AsyncClient:
-    transport = httpx.AsyncHTTPTransport(uds=f"{folder}/llm.sock")
+    transport = httpx.AsyncHTTPTransport(uds=f"{folder}/llm.sock", verify=False)
     return httpx.AsyncClient(transport=transport, base_url="http://relay", timeout=15)
 
 

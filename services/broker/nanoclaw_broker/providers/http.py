@@ -1,8 +1,6 @@
 """The provider `http`: web hosts of the operator's lists."""
 
-import ssl
-from functools import cache
-
+from nanoclaw_broker.providers import authorities
 from nanoclaw_broker.providers.addresses import AllowList
 from nanoclaw_broker.providers.base import Environment, Provider
 from nanoclaw_broker.providers.guarded import Resolve, resolve
@@ -10,16 +8,9 @@ from nanoclaw_broker.providers.http_read import Get, Head
 from nanoclaw_broker.providers.http_write import Delete, Patch, Post, Put, WriteHosts
 
 
-@cache
-def trusted() -> ssl.SSLContext:
-    """The machine's certificate authorities, read once in a process: it takes longer than all else that a broker makes
-    at its start."""
-    return ssl.create_default_context()
-
-
 def provider(environment: Environment, resolve: Resolve = resolve) -> Provider:
     """The provider. Raises INVALID_SETTING for a list of hosts that can't be read."""
-    allow, tls = AllowList(environment.http_allow), trusted()
+    allow, tls = AllowList(environment.http_allow), authorities.machine()
     hosts = WriteHosts(environment)
     return Provider(
         "http",

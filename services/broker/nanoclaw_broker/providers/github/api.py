@@ -11,6 +11,7 @@ from pydantic import Field, SecretStr
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 
 from nanoclaw_broker.excerpt import excerpt
+from nanoclaw_broker.providers import authorities
 from nanoclaw_broker.providers.base import ActionFailed, NoReply, Section
 
 TOKEN = "github_token"  # noqa: S105  a secret's name
@@ -86,7 +87,8 @@ class Api:
             "user-agent": "nanoclaw-broker",
             "authorization": f"Bearer {self._token().get_secret_value()}",
         }
-        async with httpx.AsyncClient(timeout=self._timeout, trust_env=False, follow_redirects=False) as client:
+        tls, timeout = authorities.public(), self._timeout
+        async with httpx.AsyncClient(verify=tls, timeout=timeout, trust_env=False, follow_redirects=False) as client:
             try:
                 response = await client.request(method, self._base_url + path, params=query, json=body, headers=headers)
             except httpx.DecodingError:

@@ -12,6 +12,7 @@ from httpx_sse import EventSource, SSEError
 from pydantic import SecretStr
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, wait_random_exponential
 
+from nanoclaw_broker.providers import authorities
 from nanoclaw_broker.providers.base import NoReply
 from nanoclaw_broker.providers.llm import failures
 from nanoclaw_broker.providers.llm.failures import Refusal
@@ -55,7 +56,8 @@ class Api:
         # Made at the first use: its TLS context alone takes megabytes.
         if self._made is None:
             limits = httpx.Limits(max_connections=None, max_keepalive_connections=8)
-            self._made = httpx.AsyncClient(limits=limits, trust_env=False, follow_redirects=False)
+            tls = authorities.public()
+            self._made = httpx.AsyncClient(verify=tls, limits=limits, trust_env=False, follow_redirects=False)
         return self._made
 
     async def close(self) -> None:
