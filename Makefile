@@ -157,12 +157,13 @@ $(PLUGINS)/docker-compose:
 SBOMS := $(addprefix dist/sbom/,nanoclaw-os.cdx.json nanoclaw-agent.cdx.json)
 sbom: $(SBOMS) ## what the two images install, with versions and licences, as CycloneDX: dist/sbom
 
-build/sbom/tool: requirements/sbom.txt
-	@$(PYTHON) -m venv --clear $@ && $@/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+build/sbom/tool/.ready: requirements/sbom.txt
+	@$(PYTHON) -m venv --clear $(@D) && $(@D)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@touch $@
 
 dist/sbom/nanoclaw-os.cdx.json: requirements/main.txt
 dist/sbom/nanoclaw-agent.cdx.json: requirements/agent.txt
-$(SBOMS): pyproject.toml | build/sbom/tool
+$(SBOMS): pyproject.toml | build/sbom/tool/.ready
 	@mkdir -p $(@D) && $(PYTHON) -m venv --clear build/sbom/$(@F)
 	@build/sbom/$(@F)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(filter requirements/%,$^)
 	@build/sbom/$(@F)/bin/python -m pip uninstall --quiet --yes pip setuptools
