@@ -1,9 +1,12 @@
 """Parameters: read strictly, hashed the same for the same meaning; no action breaks over them or tells them on."""
 
+import itertools
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hostile import damaged, dumped, nearly_json, numbers, texts, values
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,6 +15,7 @@ from pydantic import SecretStr
 from nanoclaw_broker.params import DEEPEST, digest, keyed_hash, parse
 from nanoclaw_broker.providers import Environment
 from nanoclaw_broker.providers.builtin import BUILTIN
+from nanoclaw_broker.providers.mcp.cpu_limit import within
 from nanoclaw_broker.registry import Registry, load
 from nanoclaw_broker.secrets import Secrets
 from nanoclaw_core.canonical import canonical
@@ -111,3 +115,32 @@ def test_no_parameters_break_an_action(request: tuple[str, str, dict[str, Any]])
     action.unknown_end_of(fitted)
     assert action.cost_micros(fitted) >= 0
     assert MARK not in action.summary(fitted)
+
+
+ENDLESS = (
+    " ", "\n", "a", "A1", "a.", "a-", "@", "a@a.", "/", "/*", "/* */", "--", "-- \n", "(", "[", "{", "\\", "'", '"',
+    "`", "%41", "?", "&&", "||", "xn--", "https://", "::", "..", "é", "\u0300", "\u202e",
+)  # fmt: skip
+"""What an expression with repeats of repeats tries to part in every way that there is."""
+
+
+@pytest.mark.parametrize("of", ACTIONS, ids=".".join)
+def test_no_parameter_keeps_an_action_busy(of: tuple[str, str]) -> None:
+    """The same few characters again and again: each is looked at within a second of the processor's time."""
+    provider = REGISTRY.get(of[0])
+    assert provider is not None
+    fields = json.loads(provider.by_name[of[1]].params_schema).get("properties", {})
+    others = {field: FITTING[field][0] for field in fields if field in FITTING}
+    for field, unit, size in itertools.product(fields, ENDLESS, (60, 60_000)):
+        text = (unit * size)[:size]
+        for value in (text, text + "\x01", f"https://api.example.com/{text}", [text] * 3, {text: text}):
+            within(1.0, partial(_look, of, {**others, field: value}))
+
+
+def _look(of: tuple[str, str], params: dict[str, Any]) -> None:
+    _, action, fitted = REGISTRY.find(*of, params)
+    if action is not None and fitted is not None:
+        action.circuit(fitted)
+        action.summary(fitted)
+        action.render(fitted)
+        action.cost_micros(fitted)

@@ -4,7 +4,8 @@ import re
 
 from nanoclaw_broker.providers.base import Refused
 
-_BEGINNING = re.compile(r"(?:\s+|--[^\n]*(?:\n|\Z)|/\*.*?\*/|\()*([A-Za-z]+)", re.DOTALL)
+# Possessive: agents write it, and forty spaces before a digit would be tried in every way there is to part them.
+_BEGINNING = re.compile(r"(?:\s++|--[^\n]*+(?:\n|\Z)|/\*.*?\*/|\()*+([A-Za-z]++)", re.DOTALL)
 READS = ("SELECT", "WITH", "VALUES", "TABLE")
 WRITES = ("INSERT", "UPDATE", "DELETE", "MERGE", "WITH", "REPLACE")
 
