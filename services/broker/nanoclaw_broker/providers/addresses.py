@@ -4,7 +4,7 @@ import enum
 import ipaddress
 from collections.abc import Iterable
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from nanoclaw_core.errors import Kind, NanoclawError
 
@@ -13,9 +13,17 @@ Address = IPv4Address | IPv6Address
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
 _NAT64 = IPv6Network("64:ff9b::/96")
-_METADATA = frozenset({ipaddress.ip_address("fd00:ec2::254"), ipaddress.ip_address("100.100.100.200")})
+_TRANSLATED = IPv6Network("::ffff:0:0:0/96")
+_METADATA = frozenset(
+    map(
+        ipaddress.ip_address,
+        ("fd00:ec2::254", "fd20:ce::254", "100.100.100.200", "168.63.129.16"),  # beside the link-local ones
+    )
+)
 _SITE_LOCAL = (IPv6Network("fec0::/10"), IPv6Network("64:ff9b:1::/48"))
 """Of a site's own: addresses, and what its own NAT64 makes of any address."""
+_SPECIAL = tuple(map(ipaddress.ip_network, ("192.0.0.0/24", "192.88.99.0/24", "3fff::/20", "5f00::/16")))
+"""For protocols, relays, documentation and routing: one cloud has its metadata there, and versions of Python differ."""
 
 
 class Reach(enum.Enum):
@@ -40,9 +48,11 @@ def reach(address: Address) -> Reach:
             return Reach.PUBLIC if reach(hidden) is Reach.PUBLIC else Reach.NEVER
     if address in _METADATA or address.is_link_local or address.is_multicast or address.is_unspecified:
         return Reach.NEVER
+    if _is_in(address, _SPECIAL):
+        return Reach.NEVER
     if address.is_global:
         return Reach.PUBLIC
-    if address.is_loopback or _is_network_of_ones_own(address):
+    if address.is_loopback or _is_in(address, _OWN):
         return Reach.PRIVATE
     return Reach.NEVER
 
@@ -53,7 +63,7 @@ def _embedded(address: IPv6Address) -> IPv4Address | None:
         return address.sixtofour
     if address.teredo is not None:
         return address.teredo[1]
-    if address in _NAT64 or (int(address) >> 32 == 0 and int(address) > 1):
+    if address in _NAT64 or address in _TRANSLATED or (int(address) >> 32 == 0 and int(address) > 1):
         return IPv4Address(int(address) & 0xFFFFFFFF)
     return None
 
@@ -61,8 +71,8 @@ def _embedded(address: IPv6Address) -> IPv4Address | None:
 _OWN = tuple(map(ipaddress.ip_network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7")))
 
 
-def _is_network_of_ones_own(address: Address) -> bool:
-    return any(address in network for network in _OWN if network.version == address.version)
+def _is_in(address: Address, networks: Iterable[IPv4Network | IPv6Network]) -> bool:
+    return any(address in network for network in networks if network.version == address.version)
 
 
 @dataclass(frozen=True, slots=True)
