@@ -257,9 +257,10 @@ async def test_a_request_beyond_the_limit_is_refused(serve, dial, spec, puppet):
 
 async def test_a_stop_lets_a_running_call_finish(serve, dial, spec, puppet):
     """Draining: what was taken in is answered."""
-    release = asyncio.Event()
+    taken_in, release = asyncio.Event(), asyncio.Event()
 
     async def slow(request):
+        taken_in.set()
         await release.wait()
         return pb.GetTaskResponse(task=pb.Task(id="done"))
 
@@ -268,7 +269,7 @@ async def test_a_stop_lets_a_running_call_finish(serve, dial, spec, puppet):
     call = asyncio.create_task(stubs.GovernanceServiceStub(dial(server)).GetTask(pb.GetTaskRequest()))
     watch = stubs.GovernanceServiceStub(dial(server)).WatchTasks(pb.WatchTasksRequest())
     await anext(watch)
-    await puppet.entered.wait()
+    await taken_in.wait()
     stop = asyncio.create_task(server.stop())
     with pytest.raises(NanoclawError):
         await anext(watch)
