@@ -31,7 +31,7 @@ from nanoclaw_cli import (
     up,
 )
 from nanoclaw_cli.invocation import DEFAULT_HOME
-from nanoclaw_cli.output import console, say_error
+from nanoclaw_cli.output import console, say_error, say_json
 from nanoclaw_core import VERSION
 from nanoclaw_core.errors import NanoclawError, file_failed
 
@@ -107,6 +107,7 @@ def demo(
         str, typer.Option(help="Play in containers that run already; what runs compose: deploy/compose.")
     ] = "",
     traces: Annotated[str, typer.Option(help="With --compose: where Jaeger's pages are.")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="How it ended as JSON; the show on stderr.")] = False,
 ) -> None:
     """The main job, live: governed tasks through every state, agents at work, gates, a brokered call, the trace."""
     from nanoclaw_cli.demo import demo as play  # their libraries are needed nowhere else
@@ -114,7 +115,7 @@ def demo(
 
     given = invocation.current()
     stage: Stage = Containers(given, compose, traces) if compose else Processes(given.home, given_environ())
-    if not asyncio.run(play(stage, console())):
+    if not asyncio.run(play(stage, console(stderr=as_json), say_json if as_json else None)):
         raise typer.Exit(1)
 
 

@@ -2,9 +2,10 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Any
 
 from rich.console import Console
 from rich.live import Live
@@ -195,9 +196,13 @@ class Demo:
             self.ending.write = found[0] if found else None
 
 
-async def demo(stage: Stage, console: Console) -> bool:
+async def demo(stage: Stage, console: Console, told: Callable[[dict[str, Any]], None] | None = None) -> bool:
     """Plays the demo; False where a task is not where it must be when the stage's patience ends.
 
-    Raises NanoclawError where a service does not start, or is not there.
+    told: given the ending for programs. Raises NanoclawError where a service does not start, or is not there.
     """
-    return await Demo(stage, console).run()
+    played = Demo(stage, console)
+    ok = await played.run()
+    if told is not None:
+        told(played.ending.report)
+    return ok

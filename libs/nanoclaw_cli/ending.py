@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from rich.console import Console
 from rich.padding import Padding
@@ -17,16 +18,18 @@ from nanoclaw_cli.words import CALL_STATES
 @dataclass
 class Ending:
     """paths: the states that each task went through, by its id. refusals: why one was not taken. write: the ledger's
-    row of the write to the outside world.
+    row of the write to the outside world. report: all of it for programs, once it was shown.
     """
 
     paths: dict[str, list[str]] = field(default_factory=dict)
     refusals: dict[str, str] = field(default_factory=dict)
     write: broker.CallRecord | None = None
+    report: dict[str, Any] = field(default_factory=dict)
 
     async def show(self, stage: Stage, stories: Sequence[Story], first: pb.Task | None, console: Console) -> bool:
         """Shows it all; answers whether all is as it must be. first: the task whose trace is shown."""
-        right = self._show_paths(stories, console)
+        tasks = [self._judged(story) for story in stories]
+        self._show_paths(tasks, console)
         wrong = self._show_write(stage, console)
         verdict = await stage.verdict()
         console.print(
@@ -34,24 +37,35 @@ class Ending:
             if verdict.findings
             else f"log: {verdict.rows} rows, chain whole, state equals the fold of the log"
         )
+        trace_id, then = "", list[tuple[str, str]]()
         if first is not None:
-            stage.show_trace(console, first, first.traceparent.split("-")[1] if first.traceparent else "")
+            trace_id, then = first.traceparent.split("-")[1] if first.traceparent else "", stage.go_on(first.id)
+            stage.show_trace(console, first, trace_id)
             console.print("go on", style="bold")
-            for command, what in stage.go_on(first.id):
+            for command, what in then:
                 console.print(f"    {command}  # {what}", markup=False, soft_wrap=True)
-        return right and not wrong and not verdict.findings
+        ok = all(task["as_it_must_be"] for task in tasks) and not wrong and not verdict.findings
+        self.report = {
+            "ok": ok,
+            "tasks": tasks,
+            "write": {"played": stage.announcement is not None, "findings": wrong},
+            "log": {"rows": verdict.rows, "findings": verdict.findings},
+            "trace_id": trace_id,
+            "go_on": [command for command, _ in then],
+        }
+        return ok
 
-    def _show_paths(self, stories: Sequence[Story], console: Console) -> bool:
+    def _judged(self, story: Story) -> dict[str, Any]:
+        path, refusal = self.paths.get(story.request.id, []), self.refusals.get(story.request.id, "")
+        right = refusal == story.refusal and tuple(path) == story.states
+        return {"id": story.request.id, "name": story.name, "path": path, "refusal": refusal, "as_it_must_be": right}
+
+    def _show_paths(self, tasks: Sequence[dict[str, Any]], console: Console) -> None:
         console.print("what happened", style="bold")
-        right = []
-        for story in stories:
-            path = self.paths.get(story.request.id, [])
-            refusal = self.refusals.get(story.request.id, "")
-            right.append(refusal == story.refusal and tuple(path) == story.states)
-            verdict = Text("as it must be", "green") if right[-1] else Text("not as it must be", "bold red")
-            console.print(Text.assemble((story.request.id, "bold"), f"  {story.name}: ", verdict), soft_wrap=True)
-            console.print(Padding(Text(" → ".join(path) or f"refused: {refusal}", "dim"), (0, 0, 0, 4)))
-        return all(right)
+        for task in tasks:
+            right = Text("as it must be", "green") if task["as_it_must_be"] else Text("not as it must be", "bold red")
+            console.print(Text.assemble((task["id"], "bold"), f"  {task['name']}: ", right), soft_wrap=True)
+            console.print(Padding(Text(" → ".join(task["path"]) or f"refused: {task['refusal']}", "dim"), (0, 0, 0, 4)))
 
     def _show_write(self, stage: Stage, console: Console) -> list[str]:
         """What is not as it must be of the write; nothing where it is not played."""

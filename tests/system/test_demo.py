@@ -3,6 +3,7 @@
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -17,8 +18,13 @@ async def test_the_demo_ends_with_every_task_where_it_must_be_and_one_trace_over
     short_home: Path, environ: dict[str, str]
 ) -> None:
     """Six tasks take their paths, the log verifies, the first one's trace holds four services and the agent."""
-    out = io.StringIO()
-    assert await demo(Processes(short_home, environ), Console(file=out, width=250)), out.getvalue()
+    out, reports = io.StringIO(), list[dict[str, Any]]()
+    assert await demo(Processes(short_home, environ), Console(file=out, width=250), reports.append), out.getvalue()
+    (report,) = reports
+    assert (report["ok"], report["write"], report["log"]["findings"]) == (True, {"played": True, "findings": []}, [])
+    assert [(task["path"] or [task["refusal"]])[-1] for task in report["tasks"]] == [
+        *["DONE"] * 4, "PRODUCT_KILLED", "DONE",
+    ]  # fmt: skip
     text = out.getvalue()
     assert "chain whole, state equals the fold of the log" in text
     assert "refused: PRODUCT_KILLED" in text
@@ -26,6 +32,7 @@ async def test_the_demo_ends_with_every_task_where_it_must_be_and_one_trace_over
     created = [span for span in spans if span["name"] == "task.create"]
     assert len(created) == 5
     first = min(created, key=lambda span: span["start_ns"])
+    assert report["trace_id"] == first["trace_id"]
     trace = [span for span in spans if span["trace_id"] == first["trace_id"]]
     services = {span["service"].removeprefix("nanoclaw-").partition(":")[0] for span in trace}
     assert services >= {"governance", "dispatcher", "gateway", "broker", "agent"}
