@@ -67,11 +67,6 @@ class Idempotency:
         request_id, digest = _identity(request)
         return await self._database.write(lambda tx: self._once(tx, principal, request, request_id, digest, unit))
 
-    def in_tx(self, tx: Tx, principal: str, request: Message, unit: Callable[[Tx], R]) -> R:
-        """The same inside a unit."""
-        request_id, digest = _identity(request)
-        return self._once(tx, principal, request, request_id, digest, unit)
-
     def _once(
         self, tx: Tx, principal: str, request: Message, request_id: str, digest: str, unit: Callable[[Tx], R]
     ) -> R:

@@ -10,6 +10,7 @@ from nanoclaw_agent.client import Client
 from nanoclaw_agent.environment import Environment
 from nanoclaw_agent.mailbox import LONGEST_WAIT, Mailbox
 from nanoclaw_agent.response import Response
+from nanoclaw_agent.session import later_prompts
 
 
 @pytest.fixture
@@ -146,3 +147,14 @@ def test_later_prompts_come_once_each_and_in_order(client: Client, ipc: Path) ->
     assert not client.mailbox.closed()
     (ipc / "input" / "_close").touch()
     assert client.mailbox.closed()
+
+
+def test_an_agent_that_waits_for_prompts_gets_all_of_them_and_an_end(client: Client, ipc: Path) -> None:
+    """What came together with the end is not lost."""
+
+    def meanwhile(seconds: float) -> None:
+        (ipc / "input" / "2.json").write_text('{"type": "message", "text": "second"}')
+        (ipc / "input" / "_close").touch()
+
+    (ipc / "input" / "1.json").write_text('{"type": "message", "text": "first"}')
+    assert list(later_prompts(client.mailbox, meanwhile)) == ["first", "second"]

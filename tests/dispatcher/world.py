@@ -6,6 +6,7 @@ gRPC; agents act through `Hands`, as the gateway would for them.
 
 import asyncio
 import itertools
+import os
 import time
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Mapping
@@ -257,7 +258,7 @@ class One:
             self.gone = True
             await self.engine.abandon()
             await self.database.close()
-            self.presence.leave_as_killed()
+            os.close(self.presence._file)
 
     async def stop(self) -> None:
         """As SIGTERM does."""

@@ -2,11 +2,12 @@
 
 import asyncio
 import os
+import sqlite3
 import subprocess
 import sys
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import insert, select
 
 from nanoclaw.governance.v1 import governance_pb2 as pb
 from nanoclaw_core.errors import Kind, NanoclawError
@@ -86,14 +87,20 @@ async def test_a_refusal_is_decided_again(requests, pantry):
 
 
 async def test_the_record_and_the_change_are_one_transaction(database, pantry, requests):
-    """Inside a unit that fails afterwards, the record goes with the change."""
+    """Where the record can't be written, the change goes with it: else the same request would change it again."""
+    first = _unit(pantry)
 
     def unit(tx):
-        requests.in_tx(tx, "operator:ana", _create(), _unit(pantry))
-        raise ValueError("no")
+        answer = first(tx)
+        tx.run(
+            prepare(insert(pantry.requests)), principal="operator:ana", request_id=_create().request_id, rpc="other",
+            body_digest="0" * 64, response=b"", created_at=tx.now,
+        )  # fmt: skip
+        return answer
 
-    with pytest.raises(ValueError):
-        await database.write(unit)
+    with pytest.raises(sqlite3.IntegrityError):
+        await requests.run("operator:ana", _create(), unit)
+    assert pantry.jars_on_disk() == []
     assert database.read(lambda tx: tx.all(prepare(select(pantry.requests)))) == []
     assert (await requests.run("operator:ana", _create(), _unit(pantry))).task.id == "a"
 

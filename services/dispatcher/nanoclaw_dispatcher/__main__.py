@@ -80,6 +80,7 @@ async def run(
         for runtime in runtimes.values():
             await runtime.open()
         await engine.start()
+        presence.sweep()
         await serve_until_signalled(server, ready=ready)
     finally:
         await engine.stop()

@@ -39,10 +39,6 @@ class Presence:
             if path != self._path and not self.alive(path.stem.removeprefix("dispatcher-")):
                 path.unlink(missing_ok=True)
 
-    def leave_as_killed(self) -> None:
-        """Lets go of the lock as the kernel does at a kill, for who simulates one."""
-        os.close(self._file)
-
     def leave(self) -> None:
         """Gives the lock up, at the very end."""
         with contextlib.suppress(OSError):
