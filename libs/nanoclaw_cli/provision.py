@@ -68,11 +68,11 @@ def _certify(folder: Path) -> None:
     from nanoclaw_rpc.authority import AUTHORITY_DAYS, CERTIFICATE_DAYS, Authority  # loads a library of its own
 
     authority = Authority(folder)
-    if not authority.bundle.exists():
+    if not authority.bundle.exists() or (authority.has_key and authority.lacking()):
         authority.create(days=CERTIFICATE_DAYS, authority_days=AUTHORITY_DAYS, hosts={})
     if FOUNDER not in {held.principal for held in authority.held()}:
         authority.issue(FOUNDER, days=CERTIFICATE_DAYS)
-    if authority.key.exists():  # where it is kept elsewhere, only a person can renew
+    if authority.has_key:  # where it is kept elsewhere, only a person can renew
         authority.renew(days=CERTIFICATE_DAYS, within=RENEW_WITHIN_DAYS)
 
 

@@ -38,7 +38,8 @@ class Authority:
     """The authority whose bundle and key lie in `tls` of a folder of secrets: `ca.crt`, the newest first, and `ca.key`.
 
     key: where the key is, if it is kept elsewhere. Changes are made under a lock, each file whole or not at all, and
-    none is overwritten but by `renew`, `succeed` and `retire`.
+    none is overwritten but by `renew`, `succeed` and `retire`. One that was broken off is ended by the next, or by
+    being made again.
     """
 
     def __init__(self, secrets: Path, *, key: Path | None = None, now: Clock = utc_now) -> None:
@@ -49,24 +50,37 @@ class Authority:
         self._now = now
 
     def create(self, *, days: int, authority_days: int, hosts: Mapping[str, Sequence[str]]) -> list[Held]:
-        """Makes the authority and the services' certificates. hosts: further names and addresses, by service.
+        """Makes the authority and the services' certificates, or those of them that a broken-off run has left out.
+        hosts: further names and addresses, by service.
 
         Raises CERTIFICATES_EXIST, INVALID_FIELD.
         """
         names = {name: issuing.host_names(name, hosts.get(name, ())) for name in SERVICES}
         with self._locked():
+            begun = self.bundle.exists() and self.lacking()
             for path in (self.bundle, self.key):
-                if path.exists():
+                if path.exists() and not begun:
                     raise NanoclawError(
                         Kind.CONFLICT,
                         "CERTIFICATES_EXIST",
                         f"there is an authority already: {path}",
                         next_step="renew its certificates with `nanoclaw certs renew`, or move the folder away first",
                     )
-            self._write_authority([], authority_days)
-            for name in SERVICES:
+            if not begun:
+                self._write_authority([], authority_days)
+            for name in self.lacking():
                 self._issue(f"service:{name}", names[name], days)
         return self.held()
+
+    def lacking(self) -> list[str]:
+        """The services that have no certificate here."""
+        of = {name: f"service:{name}" for name in SERVICES}
+        return [name for name, one in of.items() if not Tls(folder_of(self._secrets, one), one).certificate.exists()]
+
+    @property
+    def has_key(self) -> bool:
+        """Whether it can sign: its key is here."""
+        return self.key.exists() or self._following.exists()
 
     def issue(self, principal: str, *, days: int) -> Held:
         """Makes an operator's certificate. Raises CERTIFICATES_EXIST, NO_AUTHORITY, AUTHORITY_KEY."""
@@ -90,6 +104,7 @@ class Authority:
         """
         with self._locked():
             held = {one.principal: one for one in self.held()}
+            self._spread()  # who signs now may be new, and not known to all yet
             for principal in principals:
                 if principal not in held:
                     raise NanoclawError(
@@ -175,14 +190,26 @@ class Authority:
 
     def _write_authority(self, others: Sequence[x509.Certificate], days: int) -> None:
         certificate, key = issuing.authority(self._now(), timedelta(days=days))
-        following = self.key.with_name(self.key.name + ".new")  # a crash in between loses neither key
-        private.write(following, issuing.key_pem(key))
+        private.write(self._following, issuing.key_pem(key))
         private.write(self.bundle, "".join(issuing.pem(one) for one in (certificate, *others)))
-        following.replace(self.key)
+        self._take_up()
+
+    @property
+    def _following(self) -> Path:
+        return self.key.with_name(self.key.name + ".new")
+
+    def _take_up(self) -> None:
+        """Puts the key of an authority that is in force in its place: a crash in between lost neither key."""
+        with contextlib.suppress(OSError, ValueError, TypeError, NanoclawError):  # there is none, or not in force
+            key = load_pem_private_key(self._following.read_bytes(), None)
+            if key.public_key() == self.authorities()[0].public_key():
+                self._following.replace(self.key)
 
     def _spread(self) -> None:
+        known = self.bundle.read_text()
         for path in self.folder.glob("*/*/ca.crt"):
-            private.write(path, self.bundle.read_text())
+            if path.read_text() != known:
+                private.write(path, known)
 
     def _check_key(self, authority: x509.Certificate) -> ec.EllipticCurvePrivateKey:
         try:
@@ -207,6 +234,7 @@ class Authority:
         descriptor = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
+            self._take_up()
             yield
         finally:
             os.close(descriptor)

@@ -1,6 +1,7 @@
 """`nanoclaw provision`: what containers find ready, with whose owner."""
 
 import os
+import shutil
 import stat
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,18 @@ async def test_a_second_run_changes_nothing_and_a_new_operator_reaches_every_ser
     assert b"operator:ana" in os.read(seen, 10_000)
     os.close(seen)
     os.close(held)
+
+
+async def test_a_run_that_was_broken_off_is_ended_by_the_next(nanoclaw: Any, home: Path) -> None:
+    """`make up` that is killed while it makes certificates starts everything the next time."""
+    assert (await nanoclaw("provision")).code == 0
+    folder = home / "secrets" / "tls"
+    whole = set(files(home / "secrets"))
+    (folder / "ca.key").rename(folder / "ca.key.new")
+    for lost in (folder / "services" / "gateway", home / "secrets" / "containers" / "gateway"):
+        shutil.rmtree(lost)
+    assert (await nanoclaw("provision", "--json")).json["changed"] == ["gateway"]
+    assert set(files(home / "secrets")) == whole
 
 
 async def test_what_a_service_is_no_longer_given_is_taken_away(nanoclaw: Any, home: Path) -> None:

@@ -68,6 +68,39 @@ def test_an_authority_whose_key_is_elsewhere_is_not_written_over_either(authorit
         authority.create(days=1, authority_days=1, hosts={})
 
 
+def test_an_init_that_was_broken_off_is_ended_by_the_next(authority, home):
+    """Killed before the authority's key was in its place, or between two services: what was made stays as it is."""
+    authority.key.rename(authority.key.with_name("ca.key.new"))
+    for name in SERVICES[2:]:
+        Tls(folder_of(home / "secrets", f"service:{name}"), "").certificate.unlink()
+    before = files(authority.folder)
+    assert authority.lacking() == list(SERVICES[2:])
+    authority.create(days=1, authority_days=1, hosts={})
+    assert authority.lacking() == []
+    made = {Tls(folder_of(home / "secrets", f"service:{name}"), "").folder for name in SERVICES[2:]}
+    after = files(authority.folder)
+    assert {path for path in before if after.get(path) != before[path] and path.parent not in made} == {
+        authority.key.with_name("ca.key.new")
+    }
+    for one in authority.held():
+        certificates.read(Tls(one.path.parent, one.principal))
+    assert authority.held()[0].is_current
+
+
+def test_a_successor_that_was_broken_off_signs_all_the_same(authority):
+    """Killed once it was in force, before its key was in place and all knew it: `renew` goes on from there."""
+    old_key, known = authority.key.read_bytes(), authority.bundle.read_bytes()
+    authority.succeed(days=30)
+    authority.key.rename(authority.key.with_name("ca.key.new"))
+    authority.key.write_bytes(old_key)
+    for path in authority.folder.glob("*/*/ca.crt"):
+        path.write_bytes(known)
+    authority.renew(["service:broker"], days=1)
+    assert [one.principal for one in authority.held() if one.is_current] == ["service:broker"]
+    assert {path.read_bytes() for path in authority.folder.glob("*/*/ca.crt")} == {authority.bundle.read_bytes()}
+    assert not authority.key.with_name("ca.key.new").exists()
+
+
 def test_a_service_s_certificate_serves_under_its_own_name_alone_and_an_operator_s_not_at_all(authority):
     """What our clients check rests on this: no two services share the name that is asked for."""
     for one in authority.held():
