@@ -77,6 +77,16 @@ async def test_who_approves_twice_has_approved_once(kernel, people, refused) -> 
     assert len(kernel.live(task)) == 1
 
 
+async def test_nothing_is_approved_that_is_done(kernel, people, refused) -> None:
+    """Not even again, by who approved it before: nothing about it changes any more, and the answer says so."""
+    task = await kernel.at("APPROVAL", gate="SECURITY")
+    await kernel.approve(people.security, task)
+    await kernel.move(people.security, task, "DONE")
+    for caller in (people.security, people.main, people.second_admin):
+        with refused("TASK_DONE"):
+            await kernel.approve(caller, task)
+
+
 async def test_it_does_not_outlive_rework(kernel, people, refused) -> None:
     """Entering DOING voids it, and the row stays with the reason."""
     task = await kernel.at("REVIEW", gate="SECURITY")

@@ -77,7 +77,9 @@ async def test_id_and_name_of_a_product_must_agree(kernel, refused) -> None:
         await kernel.create(product_id=shop.id, product="Site")
 
 
-@pytest.mark.parametrize("title", ["two\nlines", "a\x1b[31mred", "bell\x07", "nul\x00", "c1\x9b31m", "tab\there"])
+@pytest.mark.parametrize(
+    "title", ["two\nlines", "a\x1b[31mred", "bell\x07", "nul\x00", "c1\x9b31m", "tab\there", "x\u2028y", "x\u2029y"]
+)
 async def test_a_title_is_one_line_that_can_stand_anywhere(kernel, people, refused, title: str) -> None:
     """Tasks' titles and products' names: no control characters; every other one of Unicode."""
     with refused("INVALID_FIELD"):

@@ -11,16 +11,21 @@ MAX_TEXT = 64 * 1024
 """Bytes of UTF-8 in any longer text of a request."""
 
 
+_STEERING = frozenset({"Cc", "Zl", "Zp"})
+"""Control characters, and Unicode's own ends of lines and paragraphs."""
+
+
 def check_title(title: str) -> Iterator[Violation]:
     """1 to 500 characters, on one line."""
     if not title.strip() or len(title) > MAX_TITLE:
-        yield violation("title", f"must have 1 to {MAX_TITLE} characters", "send a title")
+        step = "shorten the title: the description holds the rest" if title.strip() else "send a title"
+        yield violation("title", f"must have 1 to {MAX_TITLE} characters", step)
     yield from check_line("title", title)
 
 
 def check_line(field: str, text: str) -> Iterator[Violation]:
     """No line breaks and no other control characters: it stands in lists and in terminals."""
-    if not text.isprintable() and any(unicodedata.category(char) == "Cc" for char in text):
+    if not text.isprintable() and any(unicodedata.category(char) in _STEERING for char in text):
         yield violation(field, "must be one line without control characters", f"leave them out of {field}")
 
 
