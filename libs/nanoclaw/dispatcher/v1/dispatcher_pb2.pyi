@@ -101,7 +101,7 @@ class Attempt(_message.Message):
     number: _builtins.int
     state: Global___AttemptState.ValueType
     fence: _builtins.int
-    """Rises over all attempts; governance and the gateway refuse an older one."""
+    """Rises over all attempts; governance refuses what an older one asks for."""
     exit_code: _builtins.int
     outcome: _builtins.str
     """Why it ended as it did: EXITED, NO_PROGRESS, IDLE_TIMEOUT, WALL_TIMEOUT, START_FAILED, LOST, CANCELLED."""
@@ -156,7 +156,9 @@ class Dispatch(_message.Message):
     NOT_BEFORE_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     key: _builtins.str
-    """{task_id}:{FROM}->{TO}:v{version}, or {task_id}:DOING:v{version} for rework and unblocking. Unique."""
+    """{task_id}:{FROM}->{TO}:v{version}; {task_id}:{STATE}:v{version} where the task is there already, as after rework and
+    unblocking. Unique.
+    """
     task_id: _builtins.str
     group: _builtins.str
     rule: _builtins.int
@@ -459,7 +461,7 @@ class WatchDispatchesResponse(_message.Message):
     ACTION_FIELD_NUMBER: _builtins.int
     seq: _builtins.int
     action: _builtins.str
-    """enqueue, claim, start, end, retry, cancel, fail, adopt, …"""
+    """enqueue, start, adopt, end, retry, fail, request_cancel, cancel."""
     @_builtins.property
     def dispatch(self) -> Global___Dispatch:
         """Unset in a heartbeat."""

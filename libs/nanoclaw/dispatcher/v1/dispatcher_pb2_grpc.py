@@ -88,7 +88,8 @@ class DispatcherServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RetryDispatch(self, request, context):
-        """Starts a new attempt of a FAILED or CANCELLED dispatch whose task still waits for it.
+        """Starts a new attempt of a FAILED or CANCELLED dispatch whose task still waits for it, and ends the pause of one that
+        is to be tried again. TASK_MOVED where the task is BLOCKED by now: moved to DOING it gets a dispatch of its own.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -38,7 +38,9 @@ class DispatcherServiceStub:
     """Newest first."""
     GetDispatch: _grpc.UnaryUnaryMultiCallable[_dispatcher_pb2.GetDispatchRequest, _dispatcher_pb2.GetDispatchResponse]
     RetryDispatch: _grpc.UnaryUnaryMultiCallable[_dispatcher_pb2.RetryDispatchRequest, _dispatcher_pb2.RetryDispatchResponse]
-    """Starts a new attempt of a FAILED or CANCELLED dispatch whose task still waits for it."""
+    """Starts a new attempt of a FAILED or CANCELLED dispatch whose task still waits for it, and ends the pause of one that
+    is to be tried again. TASK_MOVED where the task is BLOCKED by now: moved to DOING it gets a dispatch of its own.
+    """
     CancelDispatch: _grpc.UnaryUnaryMultiCallable[_dispatcher_pb2.CancelDispatchRequest, _dispatcher_pb2.CancelDispatchResponse]
     """Stops the live attempt (SIGTERM, grace, SIGKILL) and blocks the task with the reason."""
     WatchDispatches: _grpc.UnaryStreamMultiCallable[_dispatcher_pb2.WatchDispatchesRequest, _dispatcher_pb2.WatchDispatchesResponse]
@@ -54,7 +56,9 @@ class DispatcherServiceAsyncStub(DispatcherServiceStub):
     """Newest first."""
     GetDispatch: _aio.UnaryUnaryMultiCallable[_dispatcher_pb2.GetDispatchRequest, _dispatcher_pb2.GetDispatchResponse]  # type: ignore[assignment]
     RetryDispatch: _aio.UnaryUnaryMultiCallable[_dispatcher_pb2.RetryDispatchRequest, _dispatcher_pb2.RetryDispatchResponse]  # type: ignore[assignment]
-    """Starts a new attempt of a FAILED or CANCELLED dispatch whose task still waits for it."""
+    """Starts a new attempt of a FAILED or CANCELLED dispatch whose task still waits for it, and ends the pause of one that
+    is to be tried again. TASK_MOVED where the task is BLOCKED by now: moved to DOING it gets a dispatch of its own.
+    """
     CancelDispatch: _aio.UnaryUnaryMultiCallable[_dispatcher_pb2.CancelDispatchRequest, _dispatcher_pb2.CancelDispatchResponse]  # type: ignore[assignment]
     """Stops the live attempt (SIGTERM, grace, SIGKILL) and blocks the task with the reason."""
     WatchDispatches: _aio.UnaryStreamMultiCallable[_dispatcher_pb2.WatchDispatchesRequest, _dispatcher_pb2.WatchDispatchesResponse]  # type: ignore[assignment]
@@ -85,7 +89,9 @@ class DispatcherServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _dispatcher_pb2.RetryDispatchRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_dispatcher_pb2.RetryDispatchResponse, _abc.Awaitable[_dispatcher_pb2.RetryDispatchResponse]]:
-        """Starts a new attempt of a FAILED or CANCELLED dispatch whose task still waits for it."""
+        """Starts a new attempt of a FAILED or CANCELLED dispatch whose task still waits for it, and ends the pause of one that
+        is to be tried again. TASK_MOVED where the task is BLOCKED by now: moved to DOING it gets a dispatch of its own.
+        """
 
     @_abc_1.abstractmethod
     def CancelDispatch(

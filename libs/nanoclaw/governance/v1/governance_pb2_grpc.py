@@ -155,7 +155,7 @@ class GovernanceServiceServicer:
     """Missing associated documentation comment in .proto file."""
 
     def CreateProduct(self, request, context):
-        """Creates a product. Admins and main. Errors: PRODUCT_EXISTS (ALREADY taken name), INVALID_FIELD.
+        """Creates a product. Admins and main. Errors: PRODUCT_EXISTS (the name or the id is taken), INVALID_FIELD.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -195,7 +195,7 @@ class GovernanceServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListTasks(self, request, context):
-        """Lists tasks, newest update last, by the filters given (all must hold). An agent sees its own.
+        """Lists tasks, newest update last, by the filters given (all must hold). An agent sees its own, and those at its gate.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -246,7 +246,8 @@ class GovernanceServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def AddEvidence(self, request, context):
-        """Adds a link to evidence. Voids live approvals: they covered something else.
+        """Adds a link to evidence. Voids live approvals: they covered something else. TOO_MUCH_EVIDENCE: at most 200 links, and
+        512 KiB with their notes.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -43,7 +43,7 @@ class GovernanceServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> GovernanceServiceAsyncStub: ...
     CreateProduct: _grpc.UnaryUnaryMultiCallable[_governance_pb2.CreateProductRequest, _governance_pb2.CreateProductResponse]
-    """Creates a product. Admins and main. Errors: PRODUCT_EXISTS (ALREADY taken name), INVALID_FIELD."""
+    """Creates a product. Admins and main. Errors: PRODUCT_EXISTS (the name or the id is taken), INVALID_FIELD."""
     UpdateProduct: _grpc.UnaryUnaryMultiCallable[_governance_pb2.UpdateProductRequest, _governance_pb2.UpdateProductResponse]
     """Changes a product's name, description, risk or status. Killing or reviving one is for admins only."""
     GetProduct: _grpc.UnaryUnaryMultiCallable[_governance_pb2.GetProductRequest, _governance_pb2.GetProductResponse]
@@ -54,7 +54,7 @@ class GovernanceServiceStub:
     """
     GetTask: _grpc.UnaryUnaryMultiCallable[_governance_pb2.GetTaskRequest, _governance_pb2.GetTaskResponse]
     ListTasks: _grpc.UnaryUnaryMultiCallable[_governance_pb2.ListTasksRequest, _governance_pb2.ListTasksResponse]
-    """Lists tasks, newest update last, by the filters given (all must hold). An agent sees its own."""
+    """Lists tasks, newest update last, by the filters given (all must hold). An agent sees its own, and those at its gate."""
     UpdateTask: _grpc.UnaryUnaryMultiCallable[_governance_pb2.UpdateTaskRequest, _governance_pb2.UpdateTaskResponse]
     """Changes a task's descriptive fields, priority or gate. A change of gate voids live approvals."""
     AssignTask: _grpc.UnaryUnaryMultiCallable[_governance_pb2.AssignTaskRequest, _governance_pb2.AssignTaskResponse]
@@ -72,7 +72,9 @@ class GovernanceServiceStub:
     """
     ListApprovals: _grpc.UnaryUnaryMultiCallable[_governance_pb2.ListApprovalsRequest, _governance_pb2.ListApprovalsResponse]
     AddEvidence: _grpc.UnaryUnaryMultiCallable[_governance_pb2.AddEvidenceRequest, _governance_pb2.AddEvidenceResponse]
-    """Adds a link to evidence. Voids live approvals: they covered something else."""
+    """Adds a link to evidence. Voids live approvals: they covered something else. TOO_MUCH_EVIDENCE: at most 200 links, and
+    512 KiB with their notes.
+    """
     SetChecklist: _grpc.UnaryUnaryMultiCallable[_governance_pb2.SetChecklistRequest, _governance_pb2.SetChecklistResponse]
     """Replaces the definition-of-done checklist, and says whether evidence is required and docs are updated."""
     OverrideTask: _grpc.UnaryUnaryMultiCallable[_governance_pb2.OverrideTaskRequest, _governance_pb2.OverrideTaskResponse]
@@ -100,7 +102,7 @@ class GovernanceServiceStub:
 class GovernanceServiceAsyncStub(GovernanceServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateProduct: _aio.UnaryUnaryMultiCallable[_governance_pb2.CreateProductRequest, _governance_pb2.CreateProductResponse]  # type: ignore[assignment]
-    """Creates a product. Admins and main. Errors: PRODUCT_EXISTS (ALREADY taken name), INVALID_FIELD."""
+    """Creates a product. Admins and main. Errors: PRODUCT_EXISTS (the name or the id is taken), INVALID_FIELD."""
     UpdateProduct: _aio.UnaryUnaryMultiCallable[_governance_pb2.UpdateProductRequest, _governance_pb2.UpdateProductResponse]  # type: ignore[assignment]
     """Changes a product's name, description, risk or status. Killing or reviving one is for admins only."""
     GetProduct: _aio.UnaryUnaryMultiCallable[_governance_pb2.GetProductRequest, _governance_pb2.GetProductResponse]  # type: ignore[assignment]
@@ -111,7 +113,7 @@ class GovernanceServiceAsyncStub(GovernanceServiceStub):
     """
     GetTask: _aio.UnaryUnaryMultiCallable[_governance_pb2.GetTaskRequest, _governance_pb2.GetTaskResponse]  # type: ignore[assignment]
     ListTasks: _aio.UnaryUnaryMultiCallable[_governance_pb2.ListTasksRequest, _governance_pb2.ListTasksResponse]  # type: ignore[assignment]
-    """Lists tasks, newest update last, by the filters given (all must hold). An agent sees its own."""
+    """Lists tasks, newest update last, by the filters given (all must hold). An agent sees its own, and those at its gate."""
     UpdateTask: _aio.UnaryUnaryMultiCallable[_governance_pb2.UpdateTaskRequest, _governance_pb2.UpdateTaskResponse]  # type: ignore[assignment]
     """Changes a task's descriptive fields, priority or gate. A change of gate voids live approvals."""
     AssignTask: _aio.UnaryUnaryMultiCallable[_governance_pb2.AssignTaskRequest, _governance_pb2.AssignTaskResponse]  # type: ignore[assignment]
@@ -129,7 +131,9 @@ class GovernanceServiceAsyncStub(GovernanceServiceStub):
     """
     ListApprovals: _aio.UnaryUnaryMultiCallable[_governance_pb2.ListApprovalsRequest, _governance_pb2.ListApprovalsResponse]  # type: ignore[assignment]
     AddEvidence: _aio.UnaryUnaryMultiCallable[_governance_pb2.AddEvidenceRequest, _governance_pb2.AddEvidenceResponse]  # type: ignore[assignment]
-    """Adds a link to evidence. Voids live approvals: they covered something else."""
+    """Adds a link to evidence. Voids live approvals: they covered something else. TOO_MUCH_EVIDENCE: at most 200 links, and
+    512 KiB with their notes.
+    """
     SetChecklist: _aio.UnaryUnaryMultiCallable[_governance_pb2.SetChecklistRequest, _governance_pb2.SetChecklistResponse]  # type: ignore[assignment]
     """Replaces the definition-of-done checklist, and says whether evidence is required and docs are updated."""
     OverrideTask: _aio.UnaryUnaryMultiCallable[_governance_pb2.OverrideTaskRequest, _governance_pb2.OverrideTaskResponse]  # type: ignore[assignment]
@@ -160,7 +164,7 @@ class GovernanceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _governance_pb2.CreateProductRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_governance_pb2.CreateProductResponse, _abc.Awaitable[_governance_pb2.CreateProductResponse]]:
-        """Creates a product. Admins and main. Errors: PRODUCT_EXISTS (ALREADY taken name), INVALID_FIELD."""
+        """Creates a product. Admins and main. Errors: PRODUCT_EXISTS (the name or the id is taken), INVALID_FIELD."""
 
     @_abc_1.abstractmethod
     def UpdateProduct(
@@ -207,7 +211,7 @@ class GovernanceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _governance_pb2.ListTasksRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_governance_pb2.ListTasksResponse, _abc.Awaitable[_governance_pb2.ListTasksResponse]]:
-        """Lists tasks, newest update last, by the filters given (all must hold). An agent sees its own."""
+        """Lists tasks, newest update last, by the filters given (all must hold). An agent sees its own, and those at its gate."""
 
     @_abc_1.abstractmethod
     def UpdateTask(
@@ -267,7 +271,9 @@ class GovernanceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _governance_pb2.AddEvidenceRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_governance_pb2.AddEvidenceResponse, _abc.Awaitable[_governance_pb2.AddEvidenceResponse]]:
-        """Adds a link to evidence. Voids live approvals: they covered something else."""
+        """Adds a link to evidence. Voids live approvals: they covered something else. TOO_MUCH_EVIDENCE: at most 200 links, and
+        512 KiB with their notes.
+        """
 
     @_abc_1.abstractmethod
     def SetChecklist(
