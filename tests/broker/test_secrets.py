@@ -15,8 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from planted import ECHOES
 
+from nanoclaw_broker import answers
 from nanoclaw_broker.excerpt import excerpt
+from nanoclaw_broker.ledger import Kind
 from nanoclaw_broker.providers import ActionFailed, Result
+from nanoclaw_broker.providers.mcp.cpu_limit import within
 from nanoclaw_broker.secrets import SCRUBBED, Secrets, encodings, open_key
 from nanoclaw_core.errors import NanoclawError
 from nanoclaw_telemetry import setup
@@ -55,6 +58,18 @@ def written(home: Path) -> bytes:
         if path.is_file() and "secrets" not in path.relative_to(home).parts:
             found += path.read_bytes()
     return found
+
+
+@pytest.mark.parametrize("kind", [Kind.READ, Kind.MUTATING])
+def test_an_answer_that_is_far_too_large_is_not_scrubbed_first(home: Path, kind: Kind) -> None:
+    """It would keep the broker busy for seconds, and is not passed on anyway."""
+    for number in range(20):
+        plant(home, f"{number}-" + base64.b64encode(os.urandom(40)).decode(), f"secret_{number}")
+    secrets = Secrets(home / "secrets" / "broker")
+    large = Result({"text": base64.b64encode(os.urandom(12_000_000)).decode()}, cost_micros=3)
+    ended = within(2.0, lambda: answers.executed("c", kind, large, {}, secrets))
+    assert (ended.cost_micros, ended.response.data_json) == (3, "")
+    assert "ANSWER_TOO_LARGE" in (ended.response.code, ended.response.facts["left_out"])
 
 
 async def test_a_planted_secret_appears_nowhere(

@@ -12,6 +12,8 @@ from nanoclaw_broker.secrets import SCRUBBED, Secrets
 
 MOST_BYTES = 50_000
 """Of what an action answered."""
+MOST_SCRUBBED = 4 * MOST_BYTES
+"""Of the same before the secrets are taken out, in characters: it takes half a second for each million."""
 _MOST_SUMMARY = 200
 MOST_TEXT = 2_000
 
@@ -52,15 +54,17 @@ def one_line(text: str) -> str:
 
 def executed(call_id: str, kind: Kind, result: Result, notes: dict[str, str], secrets: Secrets) -> Ended:
     """It worked. What can't be passed on fails a call that changed nothing, and is left out of one that did."""
+    too_large = f"the answer is larger than {MOST_BYTES} bytes"
     try:
+        if len(_encode(result.data)) > MOST_SCRUBBED:
+            return _not_passed_on(call_id, kind, notes, result, "ANSWER_TOO_LARGE", too_large)
         text = _encode(secrets.scrub_value(result.data))
         text.encode()
     except (ValueError, TypeError, RecursionError):
         return _not_passed_on(call_id, kind, notes, result, "ANSWER_NOT_JSON", "the answer is not JSON")
     text = _scrub_json(text, secrets)
     if len(text) > MOST_BYTES or len(text.encode()) > MOST_BYTES:
-        message = f"the answer is larger than {MOST_BYTES} bytes"
-        return _not_passed_on(call_id, kind, notes, result, "ANSWER_TOO_LARGE", message)
+        return _not_passed_on(call_id, kind, notes, result, "ANSWER_TOO_LARGE", too_large)
     response = pb.CallResponse(
         call_id=call_id,
         status=pb.CALL_STATUS_EXECUTED,

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from nanoclaw.broker.v1 import broker_pb2 as pb
 from nanoclaw_broker import kept_params, pendings, vote
-from nanoclaw_broker.answers import MOST_BYTES
+from nanoclaw_broker.answers import MOST_BYTES, MOST_SCRUBBED
 from nanoclaw_broker.call_records import record
+from nanoclaw_broker.excerpt import excerpt
 from nanoclaw_broker.facts import Task
 from nanoclaw_broker.governance import Tasks
 from nanoclaw_broker.kept_params import Seal
@@ -104,7 +105,7 @@ class PendingList:
         _, action, params = self._registry.find(one.row["provider"], one.row["action"], raw)
         if action is None or params is None:
             return f"{one.row['provider']} {one.row['action']}: not what the provider takes any more"
-        text = self._secrets.scrub(action.render(params))
+        text = self._secrets.scrub(excerpt(action.render(params), MOST_SCRUBBED))
         return text if len(text) <= MOST_BYTES else text[:MOST_BYTES] + "\n… cut off here"
 
 
