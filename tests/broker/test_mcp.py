@@ -263,6 +263,7 @@ async def test_a_server_that_is_down_got_nothing_and_is_found_again(tmp_path: Pa
         with pytest.raises(ActionFailed) as failed:
             await far.call("note", text="second")
         assert (failed.value.code, failed.value.in_trouble) == ("MCP_UNREACHABLE", True)
+        assert not far.server.connected.is_set(), "nobody is told that it is there, from that moment on"
         assert '"text"' in far.provider.by_name["far_note"].params_schema
         async with serving(mcp_far_side.app(tmp_path), port):
             await asyncio.wait_for(far.server.connected.wait(), 30)

@@ -22,8 +22,14 @@ _METADATA = frozenset(
 )
 _SITE_LOCAL = (IPv6Network("fec0::/10"), IPv6Network("64:ff9b:1::/48"))
 """Of a site's own: addresses, and what its own NAT64 makes of any address."""
-_SPECIAL = tuple(map(ipaddress.ip_network, ("192.0.0.0/24", "192.88.99.0/24", "3fff::/20", "5f00::/16")))
-"""For protocols, relays, documentation and routing: one cloud has its metadata there, and versions of Python differ."""
+_SPECIAL = tuple(
+    map(
+        ipaddress.ip_network,
+        ("192.0.0.0/24", "192.88.99.0/24", "2001::/32", "2002::/16", "3fff::/20", "5f00::/16"),
+    )
+)
+"""For protocols, relays, tunnels (Teredo, 6to4), documentation and routing: one cloud has its metadata there, and
+versions of Python differ."""
 
 
 class Reach(enum.Enum):
@@ -59,10 +65,6 @@ def reach(address: Address) -> Reach:
 
 def _embedded(address: IPv6Address) -> IPv4Address | None:
     """The IPv4 address that a gateway would take it to."""
-    if address.sixtofour is not None:
-        return address.sixtofour
-    if address.teredo is not None:
-        return address.teredo[1]
     if address in _NAT64 or address in _TRANSLATED or (int(address) >> 32 == 0 and int(address) > 1):
         return IPv4Address(int(address) & 0xFFFFFFFF)
     return None

@@ -146,10 +146,10 @@ class ToolServer:
         from nanoclaw_broker.providers.mcp.wire import NOT_SENT
 
         if code == NOT_SENT:
-            self._ended.set()
+            self._lose()
             return self._unreachable("it does not answer")
         if code == _HEADER_MISMATCH or (code == _INVALID_REQUEST and words == "Session terminated"):
-            self._ended.set()
+            self._lose()
             message = f"the MCP server {self.name} does not know the connection any more; nothing was done"
             return ActionFailed("MCP_UNREACHABLE", message, next_steps=(_LATER,), in_trouble=True)
         if mutating and code not in (_METHOD_NOT_FOUND, _INVALID_PARAMS):
@@ -174,7 +174,6 @@ class ToolServer:
             began = self.monotonic()
             try:
                 await self._hold()
-                self.why = "it ended"
             except Exception as error:
                 self.why = _cause(error)
             finally:
@@ -203,8 +202,13 @@ class ToolServer:
             self._tried.set()
             log.info("mcp_server_up", server=self.name, tools=len(self.tools))
             await self._ended.wait()
-            # Before the connection is closed, so that no call begins on it.
-            self._client = None
+            self._lose()  # before the connection is closed
+
+    def _lose(self) -> None:
+        """No call begins on the connection any more, and nobody takes it for one; it is closed, and made anew."""
+        self._client, self.why = None, "it ended"
+        self.connected.clear()
+        self._ended.set()
 
     async def _list(self, client: "Client") -> dict[str, Tool]:
         """What it says of the tools that are configured; others are nobody's business."""
