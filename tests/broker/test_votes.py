@@ -12,6 +12,7 @@ import pytest
 from nanoclaw.broker.v1 import broker_pb2 as pb
 from nanoclaw.governance.v1 import governance_pb2 as gov
 from nanoclaw_broker.lapsing import Lapsing
+from nanoclaw_broker.providers import Refused
 from nanoclaw_core.errors import Kind, NanoclawError
 from nanoclaw_core.principal import Role
 from nanoclaw_rpc import Credentials, on_behalf
@@ -332,6 +333,30 @@ async def test_a_freeze_is_in_force_for_votes(broker: Any, governance: Any, coun
     assert (record.state, len(record.votes), counter.effects) == (WAITS, 1, 0)
     await broker.unfreeze(**aim)
     assert (await vote(broker, "security", waiting)).outcome.code == "OK"
+
+
+async def test_what_may_pass_refuses_the_vote_and_leaves_the_call(
+    broker: Any, governance: Any, counter: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Parameters that can't be taken now, for a host's secret is missing; those that never will be end it."""
+
+    def refuse(passing: bool) -> Any:
+        def check(params: Any) -> None:
+            raise Refused("HOST_SECRET_MISSING", "the broker lacks it", "add it", passing=passing)
+
+        return check
+
+    waiting = await ask(broker, governance)
+    await vote(broker, "operator:ana", waiting)
+    with monkeypatch.context() as patch:
+        patch.setattr(counter.launch, "check", refuse(True))
+        assert await refused(vote(broker, "security", waiting)) == "HOST_SECRET_MISSING"
+        assert (await pending(broker))[0].rendered.endswith("can't be shown now: the broker lacks it")
+    assert (await vote(broker, "security", waiting)).outcome.code == "OK"
+    waiting = await ask(broker, governance, "another")
+    await vote(broker, "operator:ana", waiting)
+    monkeypatch.setattr(counter.launch, "check", refuse(False))
+    assert await refused(vote(broker, "security", waiting)) == "APPROVAL_VOID"
 
 
 async def test_a_busy_group_is_voted_for_later(start: Any, governance: Any, counter: Any) -> None:

@@ -39,6 +39,8 @@ class Decision:
     facts: Mapping[str, str] = field(default_factory=dict)
     capability: Capability | None = None
     recorded: Recorded | None = None
+    passing: bool = False
+    """Of a refusal: what stands in the way may be gone in an hour, beyond what its check says of that."""
 
 
 def deny(check: Check, code: str, message: str, capability: Capability | None = None, /, **known: object) -> Decision:

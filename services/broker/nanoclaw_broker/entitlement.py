@@ -86,7 +86,7 @@ def check_first(tx: Tx, call: sqlite3.Row, party: str) -> None:
 
 def refused(decision: Decision, steps: tuple[str, ...]) -> NanoclawError:
     """Why a vote can't be cast on a call that would be denied now; APPROVAL_VOID where it won't be allowed any more."""
-    if decision.check in _PASSING:
+    if decision.check in _PASSING or decision.passing:
         return NanoclawError(
             Kind.PRECONDITION,
             decision.code,

@@ -46,11 +46,15 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that is wrong with the parameters. code: stable; INVALID_PARAMS where the schema says so."""
+    """One thing that is wrong with the parameters. code: stable; INVALID_PARAMS where the schema says so.
+
+    passing: whether the same parameters may be taken in an hour.
+    """
 
     code: str
     message: str
     next_step: str = ""
+    passing: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,15 +96,20 @@ class PendingList:
         )
 
     def _render(self, one: _Found) -> str:
-        """By the action, from the very parameters; where they no longer fit it says so, and a vote would end it."""
+        """By the action, from the very parameters. Where they no longer fit it says so, and a vote would end it but for
+        what may pass.
+        """
         call_id = one.row["call_id"]
         ciphertext = self._database.read(lambda tx: kept_params.read(tx, call_id))
         if ciphertext is None:
             return "its parameters are not kept any more"
         raw = self._seal.open(call_id, ciphertext)
-        _, action, params = self._registry.find(one.row["provider"], one.row["action"], raw)
+        skill, action, params = self._registry.find(one.row["provider"], one.row["action"], raw)
         if action is None or params is None:
-            return f"{one.row['provider']} {one.row['action']}: not what the provider takes any more"
+            what = f"{one.row['provider']} {one.row['action']}"
+            if skill.problems and all(problem.passing for problem in skill.problems):
+                return f"{what}: can't be shown now: {skill.problems[0].message}"
+            return f"{what}: not what the provider takes any more"
         text = self._secrets.scrub(excerpt(action.render(params), MOST_SCRUBBED))
         return text if len(text) <= MOST_BYTES else text[:MOST_BYTES] + "\n… cut off here"
 

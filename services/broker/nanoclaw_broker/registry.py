@@ -112,7 +112,7 @@ class Registry:
         except ValidationError as error:
             return Skill(self.names, provider.levels, missing, _problems(error), provider.unverified), action, None
         except Refused as refused:
-            problem = Problem(refused.code, refused.message, refused.next_step)
+            problem = Problem(refused.code, refused.message, refused.next_step, refused.passing)
             return Skill(self.names, provider.levels, missing, (problem,), provider.unverified), action, None
         levels = provider.levels
         if (level := action.level_of(params)) is not action.level:

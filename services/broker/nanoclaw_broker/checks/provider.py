@@ -1,5 +1,7 @@
 """Checks 6, 7, 8 and 15: what is asked for exists, can be done, and the parameters fit it."""
 
+from dataclasses import replace
+
 from nanoclaw_broker.capability import Capability
 from nanoclaw_broker.decision import Decision, deny
 from nanoclaw_broker.facts import Facts
@@ -43,4 +45,5 @@ def params(facts: Facts, capability: Capability | None) -> Decision | None:
     if not problems:
         return None
     message = "; ".join(problem.message for problem in problems)
-    return deny(Check.PARAMS, problems[0].code, message, capability, problems=len(problems))
+    decision = deny(Check.PARAMS, problems[0].code, message, capability, problems=len(problems))
+    return replace(decision, passing=all(problem.passing for problem in problems))

@@ -89,10 +89,14 @@ class NoReply(Exception):
 
 
 class Refused(Exception):
-    """Parameters that fit the schema and are not allowed here, such as a host that is not on the list."""
+    """Parameters that fit the schema and are not allowed here, such as a host that is not on the list.
 
-    def __init__(self, code: str, message: str, next_step: str = "") -> None:
+    passing: what stands in the way may be gone in an hour, so a call that waits for votes goes on waiting.
+    """
+
+    def __init__(self, code: str, message: str, next_step: str = "", *, passing: bool = False) -> None:
         super().__init__(message)
+        self.passing = passing
         self.code = code
         self.message = message
         self.next_step = next_step

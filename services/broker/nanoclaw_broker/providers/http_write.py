@@ -95,7 +95,8 @@ class WriteHosts:
             return SecretStr(f"Bearer {self._secret(host.bearer_secret).get_secret_value()}")
         except NanoclawError:
             message = f"url: the broker lacks the secret {host.bearer_secret}, which this host wants"
-            raise Refused("HOST_SECRET_MISSING", message, "ask an operator to give it to the broker") from None
+            step = "ask an operator to give it to the broker"
+            raise Refused("HOST_SECRET_MISSING", message, step, passing=True) from None
 
 
 class Send(Action[SendParams]):

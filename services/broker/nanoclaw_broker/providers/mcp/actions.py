@@ -79,7 +79,7 @@ class CallTool(Action[Arguments]):
             return
         except CheckTooSlow:
             message, step = self.server.too_slow(self.tool)
-            raise Refused(CHECK_TOO_SLOW, message, step) from None
+            raise Refused(CHECK_TOO_SLOW, message, step, passing=True) from None
         if problems:
             raise Refused("INVALID_PARAMS", "; ".join(problems), "mend the parameters")
 
