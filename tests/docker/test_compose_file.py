@@ -74,14 +74,20 @@ def test_the_dispatcher_is_in_the_group_of_the_socket_as_containers_number_it(ro
 
 
 def test_the_dispatcher_gets_the_engine_that_compose_speaks_to(tmp_path: Path) -> None:
-    """Where DOCKER_HOST, or a context, names another than the usual one; in the group of what a link leads to."""
+    """Where DOCKER_HOST, or a context, names another than the usual one, unless it stands for a virtual machine; in the
+    group of what a link leads to."""
     if not composes():
         pytest.skip("neither compose is here")
     (tmp_path / "socket").touch()
     group = 4321 if os.getuid() == 0 else os.getgid()  # only root can give it to one that the link has not
     os.chown(tmp_path / "socket", -1, group)
     (tmp_path / "link").symlink_to("socket")
-    found = run(tmp_path, "config", DOCKER_HOST=f"unix://{tmp_path}/link", DOCKER_SOCKET="", DOCKER_GID="").stdout
+    home = tmp_path / "home"
+    plugins = os.environ.get("DOCKER_CONFIG", str(Path.home() / ".docker"))
+    known = {"DOCKER_SOCKET": "", "DOCKER_GID": "", "HOME": str(home), "DOCKER_CONFIG": plugins}
+    of_a_machine = run(tmp_path, "config", DOCKER_HOST=f"unix://{home}/.docker/desktop/docker.sock", **known).stdout
+    assert re.search(r"source: /var/run/docker.sock|- /var/run/docker.sock:", of_a_machine)
+    found = run(tmp_path, "config", DOCKER_HOST=f"unix://{tmp_path}/link", **known).stdout
     assert f"{tmp_path}/link" in found
     assert "/var/run/docker.sock" in found, "where the dispatcher finds it"
     assert not re.search(r"source: /var/run/docker.sock|- /var/run/docker.sock:", found)

@@ -72,12 +72,12 @@ async def test_the_go_client_is_generated_built_and_calls(clone: tuple[Path, str
 
 
 @pytest.mark.clients
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.skipif(shutil.which("npm") is None, reason="npm is not installed")
 async def test_the_typescript_client_is_generated_compiled_and_calls(clone: tuple[Path, str]) -> None:
     """By the lines of the page."""
     where, address = clone
-    (out,) = await paste(between(PAGE, "ts"), {"127.0.0.1:50051": address}, seconds=280, cwd=where)
+    (out,) = await paste(between(PAGE, "ts"), {"127.0.0.1:50051": address}, seconds=550, cwd=where)
     assert out.endswith(said("ts"))
 
 
