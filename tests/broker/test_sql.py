@@ -15,6 +15,7 @@ from nanoclaw_broker.providers import ActionFailed, Effect, Environment, Refused
 from nanoclaw_broker.providers.sql import provider
 from nanoclaw_broker.providers.sql.actions import MOST_ANSWER
 from nanoclaw_broker.providers.sql.database import EFFECTS
+from nanoclaw_broker.providers.sql.sqlite import Sqlite
 from nanoclaw_core.errors import NanoclawError
 
 PASSWORD = "correct horse battery"
@@ -285,3 +286,17 @@ def test_the_ledgers_line_shows_no_data() -> None:
     acting = provider(Environment(Path("/nowhere"))).by_name["execute"]
     params = acting.params.model_validate({"database": "far", "sql": "delete from people", "values": ["ann"]})
     assert acting.summary(params) == "DELETE on far"
+
+
+async def test_slow_statements_keep_nobody_else_from_a_thread(tmp_path: Path) -> None:
+    """Names are resolved and logs are read on the loop's threads: forty reads that wait for a lock leave them free."""
+    slow = Sqlite(tmp_path / "far.db", 30.0)
+    with closing(sqlite3.connect(tmp_path / "far.db", isolation_level=None)) as locking:
+        locking.execute("BEGIN EXCLUSIVE")
+        reads = [asyncio.create_task(slow.read("SELECT count(*) FROM sqlite_schema", (), 1)) for _ in range(40)]
+        await asyncio.sleep(0)
+        async with asyncio.timeout(20):
+            await asyncio.to_thread(lambda: None)
+        assert not any(read.done() for read in reads)
+        locking.execute("ROLLBACK")
+        assert {tuple(rows.rows) for rows in await asyncio.gather(*reads)} == {((0,),)}

@@ -1,9 +1,10 @@
-"""A SQLite file of the operator's, in a thread; a connection for each call."""
+"""A SQLite file of the operator's, in threads of its own; a connection for each call."""
 
 import asyncio
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,6 +22,7 @@ _MARK = f"INSERT OR IGNORE INTO {EFFECTS} (effect_key, outcome) VALUES (?, ?)"  
 _OUTCOME = f"SELECT outcome FROM {EFFECTS} WHERE effect_key = ?"  # noqa: S608
 _NEVER = frozenset({sqlite3.SQLITE_ATTACH, sqlite3.SQLITE_DETACH, sqlite3.SQLITE_PRAGMA, sqlite3.SQLITE_TRANSACTION})
 _STEPS_BETWEEN_LOOKS = 10_000
+_AT_ONCE = 4
 MOST_CELL = 8 * 1024 * 1024
 """Bytes of one value, of one row, and of whatever a statement computes in between."""
 _MOST_READ = 1024 * 1024
@@ -36,6 +38,8 @@ class Sqlite:
     def __init__(self, path: Path, seconds: float) -> None:
         self._path = path
         self._seconds = seconds
+        # Its own: on the loop's threads slow statements would keep names from being resolved, for all other calls.
+        self._threads = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="sql-sqlite")
 
     async def read(self, sql: str, values: Sequence[Any], most: int) -> Rows:
         """See RemoteDatabase."""
@@ -44,7 +48,7 @@ class Sqlite:
             connection.execute("PRAGMA query_only = ON")
             return _guarded(connection, sql, values, most)
 
-        return await asyncio.to_thread(self._with, work)
+        return await self._run(work)
 
     async def write(self, sql: str, values: Sequence[Any], key: str, most: int) -> Rows:
         """See RemoteDatabase."""
@@ -56,7 +60,7 @@ class Sqlite:
                     raise effect_void()
                 return _guarded(connection, sql, values, most)
 
-        return await asyncio.to_thread(self._with, work)
+        return await self._run(work)
 
     async def happened(self, key: str) -> bool:
         """See RemoteDatabase."""
@@ -67,7 +71,10 @@ class Sqlite:
                 connection.execute(_MARK, (key, VOID))
                 return bool(connection.execute(_OUTCOME, (key,)).fetchone()[0] == DONE)
 
-        return await asyncio.to_thread(self._with, work)
+        return await self._run(work)
+
+    async def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._with, work)
 
     def _with(self, work: Callable[[sqlite3.Connection], T]) -> T:
         try:
