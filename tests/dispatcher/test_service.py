@@ -327,6 +327,24 @@ async def test_what_runs_is_not_retried(world: Any) -> None:
     assert len(world.attempts()) == 1
 
 
+async def test_nothing_is_retried_beside_another_dispatch_of_its_group(world: Any) -> None:
+    """A task that was given away and came back: the old dispatch would serve it again, and so does the new one."""
+    world.fake.agent = w.fake_runtime.idle_agent
+    api = await world.api(await world.dispatcher())
+    await world.operator.ready("t1")
+    for number, group in enumerate(("developer", "writer", "developer"), 1):
+        await world.until(lambda number=number: len(world.fake.runs) == number and len(world.fake.running) == 1)
+        if number < 3:
+            await world.operator.assign("t1", "writer" if group == "developer" else "developer")
+    old, _, new = world.dispatches()
+    assert (old["state"], old["group_name"], new["state"], new["group_name"]) == (
+        "CANCELLED", "developer", "STARTED", "developer",
+    )  # fmt: skip
+    error = await refusal(api.RetryDispatch(pb.RetryDispatchRequest(request_id="r", dispatch_id=old["id"])))
+    assert (error.kind, error.reason) == (Kind.PRECONDITION, "DISPATCH_ALIVE")
+    assert len(world.attempts()) == 3
+
+
 # watching
 
 
