@@ -1,14 +1,20 @@
 """Grants: who makes them, how long they last, in force for the very next call, and told to those who watch."""
 
 import asyncio
+import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from google.protobuf import json_format
 from google.protobuf.timestamp_pb2 import Timestamp
+from point import Point
 
 from nanoclaw.broker.v1 import broker_pb2 as pb
+from nanoclaw_broker.policy import Level
+from nanoclaw_broker.providers import Kind as ActionKind
+from nanoclaw_broker.providers import Provider
 from nanoclaw_core.errors import Kind, NanoclawError
 from nanoclaw_rpc import on_behalf
 
@@ -323,3 +329,24 @@ async def test_a_freeze_looks_at_what_an_action_is_not_at_what_was_waived(broker
     await broker.freeze(L2)
     assert (await broker.call("count", "send")).code == "FROZEN"
     assert (await broker.call("count", "add")).code == "OK"
+
+
+async def test_a_provider_of_thousands_of_actions_is_granted_as_any_other(start: Any, counter: Any) -> None:
+    """A misspelt name is refused with names to choose among, and the grant that a denial suggests can be made."""
+    made = type(counter.look)
+    looks = [made(f"look_at_number_{number}", Level.L1, ActionKind.READ) for number in range(2000)]
+    many = Provider("many", "counts", (*looks, counter.add))
+    async with start(also=(Point("many", lambda _: many),)) as broker:
+        with pytest.raises(NanoclawError) as refused:
+            await broker.grant("many", L1, allowed_actions=["look_at_number_4", "fly"])
+        assert (refused.value.reason, refused.value.message) == ("ACTION_NOT_FOUND", "many has no action fly")
+        assert "look_at_number_10, " in refused.value.next_step
+        await broker.grant("many", L1)
+        denied = await broker.call("many", "add")
+        assert denied.code == "LEVEL_TOO_LOW"
+        request = json_format.ParseDict(json.loads(denied.facts["grant"]), pb.GrantRequest(request_id="as-suggested"))
+        await broker.founder.Grant(request)
+        assert (await broker.call("many", "add")).code == "OK"
+        assert (await broker.call("many", "look_at_number_1999")).code == "OK"
+        unknown = await broker.call("many", "fly")
+        assert (unknown.code, len(str(unknown)) < 8000) == ("UNKNOWN_ACTION", True)

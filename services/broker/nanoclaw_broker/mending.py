@@ -9,6 +9,7 @@ from nanoclaw_broker.budget import MICROS_PER_CENT
 from nanoclaw_broker.capability import Capability, smallest_grant
 from nanoclaw_broker.checks.votes import grounds_of
 from nanoclaw_broker.decision import Decision
+from nanoclaw_broker.excerpt import some
 from nanoclaw_broker.facts import Facts, Signature, Task, Usage
 from nanoclaw_broker.policy import RATE_SECONDS, TASK_STATES_TO_REVIEW, TASK_STATES_TO_WRITE, Check, Level
 from nanoclaw_broker.vote import Ballot, Vote
@@ -103,7 +104,7 @@ def _no_such_provider(mending: Mending, _: Decision) -> bool:
 
 def _no_such_action(mending: Mending, _: Decision) -> bool:
     skill = mending.facts.skill
-    mending.steps.append(f"name an action of {mending.facts.ask.provider}: {', '.join(sorted(skill.levels))}")
+    mending.steps.append(f"name an action of {mending.facts.ask.provider}: {some(skill.levels)}")
     return False
 
 
