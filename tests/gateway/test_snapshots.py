@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+
 from nanoclaw.gateway.v1 import gateway_pb2 as gateway
 from nanoclaw.governance.v1 import governance_pb2 as governance
 from nanoclaw_ipc_gateway.board import Board
@@ -141,6 +143,38 @@ def test_a_board_that_is_full_lets_done_tasks_go_first() -> None:
     assert board.truncated
     assert [text.partition('"id":"')[2][0] for text in board.seen_by("main")] == ["a", "c", "d"]
     assert board.put(task("e", "x")) == {"main", "x"}
+
+
+def test_a_board_holds_so_much_text_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long descriptions are: done tasks go first, then the oldest, and what goes makes room again."""
+    monkeypatch.setattr("nanoclaw_ipc_gateway.board.MOST_TEXT", 10_000)
+    board = Board(1000)
+    for name in "abcde":
+        long = task(name, state=governance.TASK_STATE_DONE if name == "b" else governance.TASK_STATE_READY)
+        long.description = "x" * 3000
+        board.put(long)
+    assert board.truncated
+    assert [text.partition('"id":"')[2][0] for text in board.seen_by("main")] == ["c", "d", "e"]
+    for name in "cde":
+        board.put(task(name))
+    for number in range(10):
+        board.put(task(f"short{number}"))
+    assert len(board) == 13
+    board.replace([task("f")], truncated=False)
+    assert (len(board), board.truncated) == (1, False)
+
+
+async def test_snapshots_read_no_more_than_they_hold(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A board of long descriptions is not read to its end, and says so."""
+    monkeypatch.setattr("nanoclaw_ipc_gateway.board.MOST_TEXT", 10_000)
+    for number in range(9):
+        one = task(f"t{number}", "developer")
+        one.description = "x" * 3000
+        world.governance.tasks[one.id] = one
+    async with world.running():
+        agent = world.mailbox()
+        await world.until(lambda: agent.snapshot("gov_pipeline.json").get("truncated"))
+        assert len(agent.snapshot("gov_pipeline.json")["tasks"]) == 3
 
 
 def test_a_group_whose_task_makes_room_sees_that() -> None:

@@ -7,6 +7,9 @@ from nanoclaw.governance.v1 import governance_pb2 as governance
 from nanoclaw_ipc_gateway import views
 
 MAIN = "main"
+MOST_TEXT = 32 * 1024 * 1024
+"""Characters of all cards together: what is kept in memory, in each snapshot and in its file has a bound, whatever main
+writes into descriptions."""
 
 
 class Card(NamedTuple):
@@ -23,6 +26,7 @@ class Board:
         self.most = most
         self._live: dict[str, Card] = {}
         self._done: dict[str, Card] = {}
+        self._text = 0
         self.truncated = False
 
     def __len__(self) -> int:
@@ -38,10 +42,12 @@ class Board:
         cards = self._done if task.state == governance.TASK_STATE_DONE else self._live
         cards[task.id] = card
         gone = [before] if before else []
-        while len(self) > self.most:
+        self._text += len(card.text) - (len(before.text) if before else 0)
+        while len(self) > self.most or self._text > MOST_TEXT:
             self.truncated = True
             oldest = self._done or self._live
             gone.append(oldest.pop(next(iter(oldest))))
+            self._text -= len(gone[-1].text)
         if gone == [card]:
             return set()
         return {MAIN, card.group, *(each.group for each in gone)} - {""}
@@ -51,6 +57,7 @@ class Board:
         before = self._by_group()
         self._live.clear()
         self._done.clear()
+        self._text = 0
         self.truncated = truncated
         for task in tasks:
             self.put(task)

@@ -12,7 +12,7 @@ from nanoclaw.broker.v1 import broker_pb2 as broker
 from nanoclaw.governance.v1 import governance_pb2 as governance
 from nanoclaw_core import clock
 from nanoclaw_core.errors import Kind, NanoclawError
-from nanoclaw_ipc_gateway import views
+from nanoclaw_ipc_gateway import board, views
 from nanoclaw_ipc_gateway.board import Board
 from nanoclaw_ipc_gateway.catalog import Catalog
 from nanoclaw_ipc_gateway.mailbox import Mailbox
@@ -152,18 +152,19 @@ class Snapshots:
     async def _list(self) -> set[str]:
         """Unfinished tasks first: where there are more than snapshots hold, done ones are left out."""
         found: list[governance.Task] = []
-        more = False
+        more, size = False, 0
         for states in (_UNFINISHED, _DONE):
             token = ""
-            while len(found) < self._board.most:
+            while len(found) < self._board.most and size < board.MOST_TEXT:
                 page = await self._governance.ListTasks(
                     governance.ListTasksRequest(states=states, page_size=500, page_token=token)
                 )
                 found.extend(page.tasks)
+                size += page.ByteSize()
                 token = page.next_page_token
                 if not token:
                     break
-            more |= bool(token) or len(found) >= self._board.most
+            more |= bool(token) or len(found) >= self._board.most or size >= board.MOST_TEXT
         return self._board.replace(found[: self._board.most], truncated=more)
 
     async def _follow_grants(self) -> None:
