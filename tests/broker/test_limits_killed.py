@@ -100,6 +100,7 @@ async def test_a_breaker_counts_stays_open_and_sends_one_probe_across_sigkill(
             calls = callers.many("look", f"life-{life}")
             assert await so_many_end(calls, 63) == {"CIRCUIT_OPEN": 63}
             while looks(home) < FAILURES + life:  # it is claimed before the others are refused, and then sent
+                assert not all(call.done() for call in calls), "none of them was the probe"
                 await asyncio.sleep(0.005)
             if life == 1:
                 await die(running, calls)
