@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import shlex
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,6 +27,8 @@ from nanoclaw_core.errors import Kind, NanoclawError
 
 PATIENCE_SECONDS = 120.0
 LOOK_SECONDS = 0.5
+ENOUGH_RESTARTS = 5
+"""So often one that is not ready has been started again while we look: it won't do better by itself."""
 LABEL = "com.docker.compose.service"
 ONE_OFF = "com.docker.compose.oneoff"
 """Says of a container that `compose run` started it: nobody waits for one to be healthy."""
@@ -87,6 +90,8 @@ async def containers(
     """Waits until all containers of the project are healthy; exit code 1, and the last words of one that is not."""
     words = shlex.split(compose)
     view = _View()
+    began = time.monotonic()
+    before: dict[str, int] = {}
     try:
         async with asyncio.timeout(seconds):
             with view.shown():
@@ -95,6 +100,12 @@ async def containers(
                     view.print()
                     if view.seen and all(one.ready for one in view.seen):
                         break
+                    ill = [one for one in view.seen if not one.ready]
+                    lost = [
+                        one for one in ill if one.restarts - before.setdefault(one.id, one.restarts) >= ENOUGH_RESTARTS
+                    ]
+                    if lost:
+                        raise await _refusal(words, lost, time.monotonic() - began)
                     await asyncio.sleep(LOOK_SECONDS)
     except TimeoutError:
         raise await _refusal(words, view.seen, seconds) from None
@@ -132,7 +143,7 @@ async def _refusal(compose: list[str], seen: list[Seen], seconds: float) -> Nano
     return NanoclawError(
         Kind.UNAVAILABLE,
         "CONTAINER_NOT_HEALTHY",
-        f"{bad.service} is {bad.word} after {seconds:g} s: {lines[-1][:500]}",
+        f"{bad.service} is {bad.word} after {seconds:.3g} s: {lines[-1][:500]}",
         next_step=f"read its log: {' '.join(compose)} logs {bad.service}",
     )
 

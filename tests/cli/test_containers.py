@@ -86,3 +86,16 @@ async def test_one_that_does_not_get_healthy_is_named_with_its_last_words(nanocl
     assert ran.code == 1
     assert "CONTAINER_NOT_HEALTHY: broker is unhealthy after 0.8 s: last words of broker" in ran.err
     assert f"{engine}/compose logs broker" in ran.err
+
+
+async def test_one_that_ends_again_and_again_is_not_waited_for(nanoclaw: Any, engine: Path) -> None:
+    """It is restarted always; a wrong setting is told in seconds, not when patience ends."""
+    told = container("governance", "restarting", ExitCode=1) | {"RestartCount": "COUNT"}
+    (engine / "inspect.json").write_text(json.dumps([container("broker", health="healthy"), told]))
+    (engine / "count").write_text("")
+    script = f"printf x >>{engine}/count; n=$(wc -c <{engine}/count); sed s/.COUNT./$((2 * n))/ {engine}/inspect.json"
+    (engine / "docker").write_text(f"#!/bin/sh\n{script}\n")
+    ran = await nanoclaw("containers", "--compose", f"{engine}/compose")
+    assert ran.code == 1
+    assert "CONTAINER_NOT_HEALTHY: governance is restarting (exit 1, restarted 8 times) after" in ran.err
+    assert "last words of governance" in ran.err
