@@ -1,5 +1,6 @@
 """GitHub, against a server that speaks its API: shapes, paging, limits, errors, and how an unknown end is found out."""
 
+import gzip
 import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -9,12 +10,13 @@ import pytest
 from github_api import SHA, GitHub, rate_limited
 from pydantic import SecretStr
 from serving import serving
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from nanoclaw_broker.ledger import Kind, UnknownEnd
 from nanoclaw_broker.policy import Level
 from nanoclaw_broker.providers import ActionFailed, Effect, Environment, Refused, Result
 from nanoclaw_broker.providers.github import provider
+from nanoclaw_broker.providers.github.api import MOST_ANSWER, Unanswered
 from nanoclaw_core.clock import to_text, utc_now
 from nanoclaw_core.errors import NanoclawError
 
@@ -263,3 +265,37 @@ def test_settings_that_make_no_sense_stop_the_start(config: dict[str, Any]) -> N
     """With the field."""
     with pytest.raises(NanoclawError, match=r"config/providers\.toml: github"):
         provider(Environment(Path("/nowhere"), config={"github": config}))
+
+
+@pytest.mark.parametrize("status", [201, 422])
+async def test_an_answer_without_an_end_is_not_read(hub: Hub, status: int) -> None:
+    """In bounded memory: what was asked for may have been done, unless the status says that it was not."""
+    sent = 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal sent
+        yield b'{"number": 1, "body": "'
+        while sent < 100 * MOST_ANSWER:
+            sent += 2**18
+            yield b"x" * 2**18
+
+    hub.server.after = lambda request: StreamingResponse(endless(), status, media_type="application/json")
+    with pytest.raises(Unanswered if status == 201 else ActionFailed) as failed:
+        await hub.run("create_issue", **WRITES["create_issue"])
+    assert sent < 3 * MOST_ANSWER
+    if isinstance(failed.value, ActionFailed):
+        assert failed.value.code == "GITHUB_REFUSED"
+
+
+async def test_what_is_compressed_unasked_is_not_unpacked(hub: Hub) -> None:
+    """A few kilobytes could become gigabytes."""
+    asked = []
+
+    def after(request: Any) -> Response:
+        asked.append(request.headers["accept-encoding"])
+        return Response(gzip.compress(b"{}"), 201, headers={"content-encoding": "gzip"})
+
+    hub.server.after = after
+    with pytest.raises(Unanswered, match="compressed"):
+        await hub.run("create_issue", **WRITES["create_issue"])
+    assert asked == ["identity"]

@@ -16,6 +16,7 @@ from nanoclaw_broker.providers.base import ActionFailed, NoReply, Section
 
 TOKEN = "github_token"  # noqa: S105  a secret's name
 _NEXT = re.compile(r'[?&]page=(\d+)[^>]*>;\s*rel="next"')
+MOST_ANSWER = 8 * 1024 * 1024
 _MOST_MESSAGE = 500
 _UNSURE = frozenset({500, 502, 503, 504})
 
@@ -86,13 +87,12 @@ class Api:
             "x-github-api-version": "2022-11-28",
             "user-agent": "nanoclaw-broker",
             "authorization": f"Bearer {self._token().get_secret_value()}",
+            "accept-encoding": "identity",  # few bytes could become very many
         }
         tls, timeout = authorities.public(), self._timeout
         async with httpx.AsyncClient(verify=tls, timeout=timeout, trust_env=False, follow_redirects=False) as client:
-            try:
-                response = await client.request(method, self._base_url + path, params=query, json=body, headers=headers)
-            except httpx.DecodingError:
-                raise Unanswered("an answer that can't be unpacked") from None
+            request = client.build_request(method, self._base_url + path, params=query, json=body, headers=headers)
+            response = await _whole(await client.send(request, stream=True))
         if response.status_code in _UNSURE:
             raise Unanswered(f"status {response.status_code}")
         if not response.is_success:
@@ -103,6 +103,25 @@ class Api:
         except (ValueError, RecursionError):
             raise Unanswered("an answer that is not JSON") from None
         return Answer(data, int(page[1]) if page else 0)
+
+
+async def _whole(response: httpx.Response) -> httpx.Response:
+    """With its body, in bounded memory; of a refusal the status says enough. Raises Unanswered."""
+    body, problem = bytearray(), ""
+    try:
+        async for chunk in response.aiter_raw():
+            body += chunk
+            if len(body) > MOST_ANSWER:
+                problem = f"an answer of more than {MOST_ANSWER} bytes"
+                break
+    finally:
+        await response.aclose()
+    if response.headers.get("content-encoding", "identity").lower() != "identity":
+        problem = "an answer that is compressed, though that was not asked for"
+    if problem and response.is_success:
+        raise Unanswered(problem)
+    headers = {name: value for name, value in response.headers.items() if name != "content-encoding"}
+    return httpx.Response(response.status_code, headers=headers, content=b"" if problem else bytes(body))
 
 
 def _down(error: Exception) -> ActionFailed:
