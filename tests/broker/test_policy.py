@@ -151,6 +151,7 @@ RULES = (
     "call",
     "capability",
     "decision",
+    "excerpt",
     "facts",
     "freeze",
     "granting",

@@ -123,28 +123,27 @@ async def test_retries_are_counted(serve, dial, spec, puppet):
 async def test_a_server_that_is_slow_to_greet_is_waited_for(serve, spec, credentials, home):
     """A busy machine takes longer than the pause before the next try to make a connection: that is not a failed one."""
     server = await serve(spec)
-    pipes: list[asyncio.Task[None]] = []
+    talks: list[asyncio.Task[None]] = []
 
     async def pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError):  # one end closes first
             while data := await reader.read(65536):
                 writer.write(data)
-        writer.close()
+                await writer.drain()
+        writer.transport.abort()
 
     async def late(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        talks.append(asyncio.current_task())
         there = await asyncio.open_unix_connection(server.addresses[0].removeprefix("unix:"))
         await asyncio.sleep(0.5)
-        pipes.extend(asyncio.create_task(pipe(*way)) for way in ((reader, there[1]), (there[0], writer)))
+        await asyncio.gather(pipe(reader, there[1]), pipe(there[0], writer))
 
-    async with (
-        await asyncio.start_unix_server(late, home / "run/late.sock"),
-        connect(
-            f"unix:{home}/run/late.sock", token_file=credentials.token_file("operator:founder"), attempts=1
-        ) as channel,
-    ):
-        answer = await stubs.GovernanceServiceStub(channel).GetTask(pb.GetTaskRequest(task_id="t1"))
-        assert answer.task.id == "t1"
-    await asyncio.gather(*pipes)
+    async with await asyncio.start_unix_server(late, home / "run/late.sock"):
+        token = credentials.token_file("operator:founder")
+        async with connect(f"unix:{home}/run/late.sock", token_file=token, attempts=1) as channel:
+            answer = await stubs.GovernanceServiceStub(channel).GetTask(pb.GetTaskRequest(task_id="t1"))
+            assert answer.task.id == "t1"
+        await asyncio.gather(*talks)
 
 
 async def test_a_changed_token_file_is_read_again(serve, spec, credentials, tmp_path):
