@@ -1,5 +1,6 @@
 """The round under inotify, and what grows old."""
 
+import asyncio
 import os
 from datetime import timedelta
 from typing import Any
@@ -19,6 +20,26 @@ async def test_a_file_that_nobody_told_of_is_found_by_the_sweep(served: Any) -> 
     served.age_files()
     await served.sweep()
     assert (await agent.answer(name))["status"] == "executed"
+
+
+async def test_a_sweep_leaves_alone_what_is_being_worked_on(world: Any) -> None:
+    """A claim under way is no claim that a crash has left."""
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow(rpc: str) -> None:
+        begun.set()
+        await go_on.wait()
+
+    world.governance.faults.before = slow
+    async with world.running():
+        agent = world.mailbox()
+        name = agent.write(CREATE)
+        await begun.wait()
+        await world.sweep()
+        assert world.box("developer").taken == 1
+        go_on.set()
+        assert (await agent.answer(name))["status"] == "executed"
+    assert [call[0] for call in world.governance.faults.calls] == ["CreateTask"]
 
 
 async def test_answers_are_kept_for_a_day(served: Any) -> None:

@@ -87,6 +87,20 @@ def test_a_bucket_refills_with_time() -> None:
         Limits(0).take("a", MAX_BYTES, 0.0)
 
 
+async def test_a_flood_is_answered_and_leaves_no_rows(world: Any) -> None:
+    """Each file is told that it was too many; database and log hold what was decided, and nothing of the rest."""
+    async with world.running(per_minute=3):
+        agent = world.mailbox()
+        answers = [await agent.ask({"type": "refresh_groups"}) for _ in range(20)]
+        limited = [answer for answer in answers if answer["code"] == "RATE_LIMITED"]
+        decided = len(answers) - len(limited)
+        assert limited
+        assert decided >= 3
+        assert all(answer["status"] == "denied" and answer["next_steps"] for answer in limited)
+        assert world.rows("SELECT count(*) FROM ipc_requests") == [(decided,)]
+        assert world.rows("SELECT count(*) FROM ipc_activities WHERE action = 'answer'") == [(decided,)]
+
+
 def test_seats_are_bounded_and_given_back() -> None:
     """Also when what happens on one fails."""
     seats = Seats(1)
