@@ -1,5 +1,6 @@
 """GitHub, against a server that speaks its API: shapes, paging, limits, errors, and how an unknown end is found out."""
 
+import asyncio
 import gzip
 import ssl
 from collections.abc import AsyncIterator
@@ -278,6 +279,7 @@ async def test_an_answer_without_an_end_is_not_read(hub: Hub, status: int) -> No
         while sent < 100 * MOST_ANSWER:
             sent += 2**18
             yield b"x" * 2**18
+            await asyncio.sleep(0)  # so that it is seen that nobody reads on
 
     hub.server.after = lambda request: StreamingResponse(endless(), status, media_type="application/json")
     with pytest.raises(Unanswered if status == 201 else ActionFailed) as failed:

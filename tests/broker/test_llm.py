@@ -1,5 +1,6 @@
 """The provider `llm` against a messages API server: metered, retried only where nothing was done, refused in words."""
 
+import asyncio
 import json
 import math
 import os
@@ -13,11 +14,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from messages_api import KEY, PRICES, MessagesApi, Reply
 from pydantic import SecretStr
+from serving import serving
+from starlette.applications import Starlette
+from starlette.responses import StreamingResponse
+from starlette.routing import Route
 
 from nanoclaw.broker.v1 import broker_pb2 as pb
 from nanoclaw_broker.providers import Effect, Environment, NoReply, Refused
 from nanoclaw_broker.providers.llm import CountTokens, Messages, provider
 from nanoclaw_broker.providers.llm.actions import encode
+from nanoclaw_broker.providers.llm.api import MOST_EVENT, Api, Request
 from nanoclaw_broker.providers.llm.body import MessagesParams
 from nanoclaw_broker.providers.llm.settings import LlmSettings, Model
 from nanoclaw_broker.providers.llm.usage import Meter, worst_micros
@@ -334,3 +340,32 @@ async def test_without_its_key_it_is_missing(home: Path, broker_with: Any) -> No
             if answer.code == "SECRETS_MISSING":
                 break
         assert (answer.code, "llm_api_key" in answer.next_steps[0]) == ("SECRETS_MISSING", True)
+
+
+@pytest.mark.parametrize("piece", [b"data: " + b"x" * 2**18, b"data: x\n" * 2**15], ids=["one line", "many lines"])
+async def test_an_event_without_an_end_is_not_kept(piece: bytes) -> None:
+    """A stream is read in bounded memory, however long it goes on; events that end may be as many as they like."""
+    sent = 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal sent
+        for _ in range(200):
+            yield b'event: ping\ndata: {"type": "ping", "padding": "' + b"x" * 2**16 + b'"}\n\n'
+        while sent < 20 * MOST_EVENT:
+            sent += len(piece)
+            yield piece
+            await asyncio.sleep(0)  # so that it is seen that nobody reads on
+
+    async def answer(request: Any) -> StreamingResponse:
+        return StreamingResponse(endless(), media_type="text/event-stream")
+
+    async with serving(Starlette(routes=[Route("/v1/messages", answer, methods=["POST"])])) as port:
+        api = Api(LlmSettings(base_url=f"http://127.0.0.1:{port}"), lambda name: SecretStr(KEY))
+        came = 0
+        with pytest.raises(NoReply, match="more than"):
+            async with api.events(Request("/v1/messages", b"{}", 30.0)) as events:
+                async for _ in events:
+                    came += 1
+        await api.close()
+    assert came == 200
+    assert sent < 3 * MOST_EVENT

@@ -20,6 +20,7 @@ from nanoclaw_broker.providers.llm.settings import SECRET, LlmSettings
 
 MOST_TRIES = 3
 MOST_ANSWER = 32 * 1024 * 1024
+MOST_EVENT = 8 * 1024 * 1024
 _ROOM_SECONDS = 5.0
 """What must be left for an answer after a pause."""
 _PAUSE = wait_random_exponential(multiplier=0.25, max=4.0)
@@ -159,9 +160,30 @@ async def _read(response: httpx.Response, most: int) -> bytes:
     return bytes(body)
 
 
+class _Counted(httpx.AsyncByteStream):
+    """A body that may go on for as long as events come of it."""
+
+    def __init__(self, stream: httpx.AsyncByteStream) -> None:
+        self._stream = stream
+        self.since_event = 0
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for chunk in self._stream:
+            self.since_event += len(chunk)
+            if self.since_event > MOST_EVENT:
+                raise NoReply(f"the model's API sent an event of more than {MOST_EVENT} bytes")
+            yield chunk
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
 async def _events(response: httpx.Response) -> AsyncIterator[dict[str, Any]]:
+    assert isinstance(response.stream, httpx.AsyncByteStream)
+    response.stream = counted = _Counted(response.stream)
     try:
         async for sent in EventSource(response).aiter_sse():
+            counted.since_event = 0
             event = json.loads(sent.data) if sent.data else {}
             if not isinstance(event, dict) or not isinstance(event.get("type"), str):
                 raise NoReply("the model's API sent what is no event of the messages API")
