@@ -336,6 +336,7 @@ async def test_nothing_is_retried_beside_another_dispatch_of_its_group(world: An
         await world.until(lambda number=number: len(world.fake.runs) == number and len(world.fake.running) == 1)
         if number < 3:
             await world.operator.assign("t1", "writer" if group == "developer" else "developer")
+    await world.until(lambda: world.dispatches()[-1]["state"] == "STARTED")  # written once its agent runs
     old, _, new = world.dispatches()
     assert (old["state"], old["group_name"], new["state"], new["group_name"]) == (
         "CANCELLED", "developer", "STARTED", "developer",
