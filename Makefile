@@ -80,8 +80,9 @@ status: $(READY) ## what is running and where the tasks are
 test: $(READY) ## the tests (under two minutes)
 	$(BIN)/python -m pytest -n $$((2 * $$(nproc)))
 
-fuzz: $(READY) ## many more tries of what agents and other sides may write (FUZZ_EXAMPLES=2000; a few minutes)
-	FUZZ_EXAMPLES=$(or $(FUZZ_EXAMPLES),2000) $(BIN)/python -m pytest tests/fuzz tests/broker/test_replies*.py --hypothesis-profile=fuzz --timeout 900
+fuzz: $(READY) ## many more tries of what agents and other sides may write (FUZZ_EXAMPLES=2000, a few minutes; FUZZ_SEED=1: the same ones)
+	FUZZ_EXAMPLES=$(or $(FUZZ_EXAMPLES),2000) $(BIN)/python -m pytest tests/fuzz tests/broker/test_replies*.py --hypothesis-profile=fuzz --timeout 900 \
+	  $(if $(FUZZ_SEED),--hypothesis-seed=$(FUZZ_SEED))
 
 test-crash: $(READY) ## the crash sweep: services and agents killed at random moments (under ten minutes)
 	$(BIN)/python -m pytest -m crash --timeout 900

@@ -26,9 +26,6 @@ from nanoclaw_rpc import Credentials
 SERVICES_UID = 10001
 """User and group of the services in their image."""
 
-AGENTS_GID = 10002
-"""User and group of agents."""
-
 FOLDERS = {"attempts": 0o751, "ipc": 0o751, "groups": 0o751, "config": 0o755}
 """What containers bind, with its mode: agents' containers reach into the first three, by name."""
 

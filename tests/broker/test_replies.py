@@ -166,6 +166,7 @@ async def test_no_reply_breaks_a_call_or_is_taken_for_what_it_is_not(start: Any,
             @example("ask", b"HTTP/1.1 200 X\r\n\r\n" + dumped(MESSAGE | {"usage": DEAR[0]}))
             @example("post", b"HTTP/1.1 200 X\r\ncontent-encoding: gzip\r\n\r\nx")
             @example("issue", b"HTTP/1.1 200 X\r\n\r\n{}")
+            @example("read", b"HTTP/1.1 200 X\r\netag: \xff\r\n\r\n")
             def never(name: str, reply: bytes) -> None:
                 far_side.reply = reply
                 answer = asyncio.run_coroutine_threadsafe(call(name), loop).result(20)

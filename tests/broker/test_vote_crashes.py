@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.broker_process import reach
 
 from nanoclaw.broker.v1 import broker_pb2 as pb
-from nanoclaw.broker.v1 import broker_pb2_grpc
 from nanoclaw_core.errors import NanoclawError
 from nanoclaw_core.principal import Role
 from nanoclaw_rpc import Credentials, on_behalf
@@ -61,14 +61,6 @@ def process(home: Path, at: str) -> Iterator[subprocess.Popen[bytes]]:
         if running.poll() is None:
             running.send_signal(signal.SIGTERM)
         running.wait()
-
-
-async def reach(dial: Any, home: Path, principal: str, **options: Any) -> Any:
-    """A stub of a broker that may still be starting."""
-    channel = dial(f"unix:{home}/run/broker.sock", principal, **{"attempts": 40, "timeout": 30} | options)
-    stub = broker_pb2_grpc.BrokerServiceStub(channel)
-    await stub.GetStatus(pb.GetStatusRequest())
-    return stub
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from nanoclaw_broker.secrets import open_key
-from nanoclaw_cli.provision import AGENTS_GID, SERVICES_UID, parts
+from nanoclaw_cli.provision import SERVICES_UID, parts
 from nanoclaw_cli.services import SERVICES
+from nanoclaw_dispatcher.workspace import AGENT_UID
 from nanoclaw_rpc import Credentials
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
@@ -49,7 +50,7 @@ async def test_each_service_gets_its_own_secrets_and_no_others(nanoclaw: Any, ho
     assert len(open_key(handed_out / "broker" / "broker.key")) == 32
     assert owner(home / "secrets" / "operators" / "founder.token")[:2] == (1234, 1235)
     assert owner(home / "attempts") == (SERVICES_UID, SERVICES_UID, 0o751)
-    assert AGENTS_GID != SERVICES_UID
+    assert SERVICES_UID != AGENT_UID
 
 
 async def test_a_second_run_changes_nothing_and_a_new_operator_reaches_every_service(nanoclaw: Any, home: Path) -> None:

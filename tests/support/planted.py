@@ -33,21 +33,23 @@ ECHOES: Mapping[str, Callable[[str], str]] = {
 """What another side makes of a secret that it was sent."""
 
 
-def needles(secret: str) -> Iterator[str]:
-    """Texts that only this secret leads to."""
+def needles(secret: str, *, whole: bool = False) -> Iterator[str]:
+    """Texts that only this secret leads to. whole: in base64 all that it alone decides, not most of it."""
     yield from (secret, secret.encode().hex(), secret.encode().hex().upper(), html.escape(secret))
     for url in (quote(secret, safe=""), quote(secret)):
         yield from (url, _small(url))
     yield from (json.dumps(secret)[1:-1], json.dumps(json.dumps(secret)[1:-1])[1:-1])
+    size = len(secret.encode())
     for before in (0, 1, 2):
+        first, end = (-(-before * 4 // 3), (before + size) * 4 // 3) if whole else (4, 4 + (size - 6) * 4 // 3)
         for encode in (base64.b64encode, base64.urlsafe_b64encode):
-            whole = encode(b"..."[:before] + secret.encode() + b"~~~").decode()
-            yield whole[4:][: (len(secret.encode()) - 6) * 4 // 3]  # what stands around it decides the rest
+            text = encode(b"..."[:before] + secret.encode() + b"~~~").decode()
+            yield text[first:end]  # what stands around it decides the rest
 
 
-def found(secrets: Mapping[str, str], texts: Mapping[str, str]) -> list[str]:
-    """Which secret stands in which text; names only."""
-    wanted = {name: set(needles(secret)) for name, secret in secrets.items()}
+def found(secrets: Mapping[str, str], texts: Mapping[str, str], *, whole: bool = False) -> list[str]:
+    """Which secret stands in which text; names only. whole: see needles."""
+    wanted = {name: set(needles(secret, whole=whole)) for name, secret in secrets.items()}
     return [
         f"{name} in {where}"
         for where, text in texts.items()

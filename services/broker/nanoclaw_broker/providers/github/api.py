@@ -120,7 +120,7 @@ async def _whole(response: httpx.Response) -> httpx.Response:
         problem = "an answer that is compressed, though that was not asked for"
     if problem and response.is_success:
         raise Unanswered(problem)
-    headers = {name: value for name, value in response.headers.items() if name != "content-encoding"}
+    headers = [(name, value) for name, value in response.headers.raw if name.lower() != b"content-encoding"]
     return httpx.Response(response.status_code, headers=headers, content=b"" if problem else bytes(body))
 
 
