@@ -43,7 +43,7 @@ LABEL org.opencontainers.image.title="nanoclaw-os" \
 RUN groupadd --gid 10001 nanoclaw && groupadd --gid 10002 agents \
  && useradd --uid 10001 --gid 10001 --groups 10002 --no-create-home --home-dir /var/lib/nanoclaw nanoclaw \
  # A volume mounted on one of these takes over its owner.
- && for name in . store run attempts ipc groups config logs secrets; do \
+ && for name in . store backups run attempts ipc groups config logs secrets; do \
       install -d -o nanoclaw -g nanoclaw -m 0750 /var/lib/nanoclaw/$name; done
 COPY --from=build /opt/services /opt/services
 ENV PATH=/opt/services/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 NANOCLAW_HOME=/var/lib/nanoclaw

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import socket
 import subprocess
 import sys
@@ -149,6 +150,18 @@ def test_provisioning_again_changes_nothing_and_disturbs_nobody(stack: Stack) ->
     assert "nothing to change" in stack.compose("run", "--rm", "setup")
     stack.compose("up", "-d")
     assert {service: stack.pid(stack.container(service)) for service in EVERYONE} == before
+
+
+def test_a_copy_of_the_store_is_made_and_verified_as_docs_docker_md_says(stack: Stack) -> None:
+    """By the page's own words, while the services run; it lies in a volume of its own, which outlives the container."""
+    page = (ROOT / "docs" / "docker.md").read_text()
+    lines = [line for line in page.splitlines() if "monday.db" in line]
+    copied, verified = (shlex.split(line.removeprefix("deploy/compose ")) for line in lines)
+    stack.compose(*copied)
+    assert "whole" in stack.compose(*verified)
+    stack.compose("up", "-d", "--no-deps", "--force-recreate", "governance")
+    stack.wait_until_healthy()
+    assert "whole" in stack.compose(*verified)
 
 
 async def test_the_main_job_runs_in_containers(stack: Stack) -> None:
